@@ -1,0 +1,128 @@
+//! Configuration: `bifold.toml`, then the environment, then flags; strict.
+//!
+//! [`load`] reads all three into a [`Config`]. Every key is known by name ([`keys`]); an unknown one is an error that
+//! names the nearest. Every error says where the value came from.
+
+mod error;
+mod keys;
+mod load;
+mod values;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use error::{Error, Origin};
+pub use keys::{KEYS, Key, Kind};
+pub use load::{Overrides, load};
+
+/// Everything that can be configured. Field names are the keys of `bifold.toml`.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The pipeline: a file, or a folder whose `*.sql` are read in order of name.
+    pub pipeline: PathBuf,
+    /// The local log, scratch files and the default store.
+    pub data_dir: PathBuf,
+    /// How long a service waits for brokers and store at start; none: for ever.
+    pub startup_timeout: Option<Duration>,
+    /// The object store.
+    pub store: Store,
+    /// Kafka.
+    pub kafka: Kafka,
+    /// The local log.
+    pub log: Log,
+    /// The collector.
+    pub collect: Collect,
+    /// The speed layer.
+    pub speed: Speed,
+    /// The batch layer.
+    pub batch: Batch,
+    /// The serving layer.
+    pub serve: Serve,
+}
+
+/// `[store]`
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// A URL with a scheme that the object store knows; a path has become `file://…`.
+    pub url: String,
+}
+
+/// `[kafka]`
+#[derive(Clone, Debug)]
+pub struct Kafka {
+    /// Bootstrap servers; empty: the embedded local log.
+    pub brokers: String,
+    /// Consumer groups are `<prefix>.<source>.<role>`.
+    pub group_prefix: String,
+    /// Passed to librdkafka as they are.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// `[log]`
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// Partitions of a new topic of the local log.
+    pub partitions: i32,
+}
+
+/// `[collect]`
+#[derive(Clone, Debug)]
+pub struct Collect {
+    /// The longest time that a record waits in memory.
+    pub flush_interval: Duration,
+    /// The most rows that wait in memory.
+    pub flush_rows: u64,
+    /// The largest record that is decoded, in bytes.
+    pub max_record: u64,
+    /// Where health and metrics are served.
+    pub listen: String,
+}
+
+/// `[speed]`
+#[derive(Clone, Debug)]
+pub struct Speed {
+    /// The longest an epoch stays open.
+    pub epoch_interval: Duration,
+    /// The most events of an epoch.
+    pub epoch_rows: u64,
+    /// Where live states, health and metrics are served.
+    pub listen: String,
+}
+
+/// `[batch]`
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// When batch runs start by themselves.
+    pub schedule: Schedule,
+    /// The memory of a batch run, in bytes.
+    pub memory: u64,
+    /// Offsets behind the archive, in one partition, from which a run may leap over the speed layer.
+    pub leap: i64,
+}
+
+/// When batch runs start by themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Schedule {
+    /// Never.
+    Off,
+    /// Again and again, this long after the start of the last.
+    Every(Duration),
+    /// By a cron expression, in UTC.
+    Cron(String),
+}
+
+/// `[serve]`
+#[derive(Clone, Debug)]
+pub struct Serve {
+    /// Where the API is served.
+    pub listen: String,
+    /// The speed instances.
+    pub speed: Vec<String>,
+    /// The longest a query may run.
+    pub query_timeout: Duration,
+    /// The most rows of an answer.
+    pub max_result_rows: u64,
+    /// Whether to serve beyond loopback without authentication.
+    pub allow_anonymous: bool,
+}

@@ -1,0 +1,128 @@
+//! Which units make an answer, and what it then covers.
+//!
+//! ```text
+//! origin ─── batch view ───► b ─── durable units ───► durable frontier ─── live units ───► f
+//! ```
+
+use crate::entry::File;
+use crate::ledger::{Ledger, Unit};
+use crate::names::{Number, VersionId};
+use crate::offsets::{Offsets, Ranges, TopicPartition};
+
+/// What is durable of one version.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Cover {
+    /// The version.
+    pub version: VersionId,
+    /// The ledger number it is read at.
+    pub number: Number,
+    /// Up to where the batch view reaches.
+    pub boundary: Offsets,
+    /// The runs of the batch view.
+    pub runs: Vec<File>,
+    /// The units after it, in order.
+    pub units: Vec<Unit>,
+    /// Up to where they reach.
+    pub frontier: Offsets,
+}
+
+/// Durable units that do not join: never an answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Gap {
+    /// No such version, or it is not active.
+    #[error("version {0} is not active")]
+    Unknown(VersionId),
+    /// The version is being built.
+    #[error("version {0} is being built")]
+    Building(VersionId),
+    /// A unit that the boundary cuts through.
+    #[error("the boundary cuts through the epoch of entry {0}")]
+    Torn(Number),
+    /// A unit that starts elsewhere than where the one before it ends.
+    #[error("the epoch of entry {number} starts at {at}:{start}, the coverage ends at {frontier}")]
+    Apart {
+        /// The unit's entry.
+        number: Number,
+        /// The partition.
+        at: TopicPartition,
+        /// Where it starts.
+        start: i64,
+        /// Where it had to start.
+        frontier: i64,
+    },
+    /// A unit without states of the version.
+    #[error("the epoch of entry {number} holds no states of version {version}")]
+    Missing {
+        /// The unit's entry.
+        number: Number,
+        /// The version.
+        version: VersionId,
+    },
+}
+
+impl Ledger {
+    /// What is durable of `version`. Units are chosen by comparing offsets with the version's own boundary, never by
+    /// their number (rule 15).
+    ///
+    /// # Errors
+    /// Units that do not join (rule 17), or a version that cannot answer.
+    pub fn cover(&self, version: &VersionId) -> Result<Cover, Gap> {
+        let state = self.versions.get(version).filter(|v| v.active).ok_or_else(|| Gap::Unknown(version.clone()))?;
+        let boundary = state.boundary.clone().ok_or_else(|| Gap::Building(version.clone()))?;
+        let boundary = self.origins.clone().max(&boundary);
+        let mut frontier = boundary.clone();
+        let mut units = vec![];
+        for unit in self.units.iter().filter(|unit| !unit.ranges.below(&boundary)) {
+            if !unit.ranges.above(&boundary) {
+                return Err(Gap::Torn(unit.number));
+            }
+            if !unit.versions.contains(version) {
+                return Err(Gap::Missing { number: unit.number, version: version.clone() });
+            }
+            for (at, span) in unit.ranges.iter() {
+                if span.start != frontier.or_zero(at) {
+                    let (number, at, start) = (unit.number, at.clone(), span.start);
+                    return Err(Gap::Apart { number, frontier: frontier.or_zero(&at), at, start });
+                }
+            }
+            frontier.advance_by(&unit.ranges);
+            units.push(unit.clone());
+        }
+        Ok(Cover { version: version.clone(), number: self.number, boundary, runs: state.runs.clone(), units, frontier })
+    }
+}
+
+/// A unit that a speed instance offers: committed after the reader's ledger number, in doubt, or open.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LiveUnit {
+    /// The positions it holds.
+    pub ranges: Ranges,
+    /// The ledger number that it was folded under.
+    pub folded_under: Number,
+}
+
+/// The live units that continue a frontier.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Chain {
+    /// Their places in what was offered, in order.
+    pub used: Vec<usize>,
+    /// Up to where they reach.
+    pub frontier: Offsets,
+}
+
+/// Chains live units from `frontier`: a unit that does not start there on all its partitions is left out whole, and of
+/// rival units one is used (rule 17).
+pub fn chain(frontier: &Offsets, offered: &[LiveUnit]) -> Chain {
+    let mut frontier = frontier.clone();
+    let mut used = vec![];
+    loop {
+        let joins = |unit: &LiveUnit| {
+            !unit.ranges.is_empty() && unit.ranges.iter().all(|(at, span)| span.start == frontier.or_zero(at))
+        };
+        let Some(next) = (0..offered.len()).find(|i| !used.contains(i) && joins(&offered[*i])) else {
+            return Chain { used, frontier };
+        };
+        frontier.advance_by(&offered[next].ranges);
+        used.push(next);
+    }
+}

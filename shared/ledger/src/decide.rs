@@ -1,0 +1,123 @@
+//! What may be done next, decided from a [`Ledger`] alone.
+
+use serde::{Deserialize, Serialize};
+
+use crate::entry::File;
+use crate::ledger::{Ledger, VersionState};
+use crate::names::{Number, VersionId};
+use crate::offsets::{Offsets, TopicPartition};
+
+/// How a batch view is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// From all archived rows below the boundary.
+    Full,
+    /// From the runs there are and the rows between the old boundary and the new.
+    Incremental,
+    /// There is nothing to do.
+    None,
+}
+
+/// What a batch run does.
+#[derive(Clone, PartialEq, Debug)]
+pub struct BatchPlan {
+    /// The ledger number it was planned on.
+    pub plan: Number,
+    /// The boundary it builds up to.
+    pub boundary: Offsets,
+    /// What it does for each version.
+    pub versions: Vec<VersionPlan>,
+}
+
+/// What a batch run does for one version.
+#[derive(Clone, PartialEq, Debug)]
+pub struct VersionPlan {
+    /// The version.
+    pub version: VersionId,
+    /// The view's name.
+    pub view: String,
+    /// How.
+    pub mode: Mode,
+    /// From where rows are read.
+    pub from: Offsets,
+    /// The runs that are kept.
+    pub keep: Vec<File>,
+}
+
+impl Ledger {
+    /// The newest vector that a batch run may choose as boundary: the longest prefix of folded units that the archive
+    /// wholly covers (every such prefix is a cut). Only where the archive is more than `leap` offsets ahead of the
+    /// fold in one partition, and nowhere behind it, it is the archive's own frontier.
+    pub fn next_boundary(&self, leap: i64) -> Offsets {
+        let behind = |at: &TopicPartition, next: i64| next - self.frontier(at);
+        if self.archived.reaches(&self.effective()) && self.archived.iter().any(|(at, next)| behind(at, next) > leap) {
+            return self.origins.clone().max(&self.archived);
+        }
+        let mut boundary = self.origins.clone().max(&self.boundary);
+        for unit in &self.units {
+            if unit.ranges.iter().any(|(at, span)| span.end > self.archived(at)) {
+                break;
+            }
+            boundary.advance_by(&unit.ranges);
+        }
+        boundary
+    }
+
+    /// What a batch run for `wanted` versions does up to `boundary`. A version that already stands there is left
+    /// alone unless `full` is asked for; a leap takes all active versions along (rule 12).
+    pub fn plan_batch(&self, wanted: &[VersionId], boundary: Offsets, full: bool) -> BatchPlan {
+        let leaps = boundary.iter().any(|(at, next)| next > self.frontier(at));
+        let versions = self
+            .versions
+            .iter()
+            .filter(|(id, v)| v.active && (leaps || wanted.contains(id)))
+            .map(|(id, version)| self.plan_version(id, version, &boundary, full))
+            .collect();
+        BatchPlan { plan: self.number, boundary, versions }
+    }
+
+    fn plan_version(&self, id: &VersionId, version: &VersionState, boundary: &Offsets, full: bool) -> VersionPlan {
+        let nothing = boundary == &self.origins && version.published.is_none();
+        let (mode, from, keep) = match &version.boundary {
+            _ if nothing => (Mode::None, boundary.clone(), vec![]),
+            None if !boundary.reaches(&version.declared_at) => (Mode::None, boundary.clone(), vec![]),
+            Some(before) if !full && before.reaches(boundary) => (Mode::None, before.clone(), version.runs.clone()),
+            Some(before) if !full && version.published.is_some() => {
+                (Mode::Incremental, before.clone(), version.runs.clone())
+            }
+            _ => (Mode::Full, self.origins.clone(), vec![]),
+        };
+        VersionPlan { version: id.clone(), view: version.view.clone(), mode, from, keep }
+    }
+
+    /// The version of `view` that answers: the complete, active one whose newest `declared` or `selected` has the
+    /// highest number.
+    pub fn served(&self, view: &str) -> Option<&VersionId> {
+        self.versions
+            .iter()
+            .filter(|(_, v)| v.view == view && v.active && v.complete())
+            .max_by_key(|(_, v)| v.chosen)
+            .map(|(id, _)| id)
+    }
+
+    /// The newest active version of `view`, complete or building.
+    pub fn newest(&self, view: &str) -> Option<&VersionId> {
+        self.versions.iter().filter(|(_, v)| v.view == view && v.active).max_by_key(|(_, v)| v.declared).map(|(id, _)| id)
+    }
+
+    /// The versions that wait for a batch run.
+    pub fn building(&self) -> impl Iterator<Item = (&VersionId, &VersionState)> {
+        self.versions.iter().filter(|(_, v)| v.active && !v.complete())
+    }
+
+    /// Versions of a view beyond the newest `keep` that are not served: they may be retired once a newer is served.
+    pub fn retirable(&self, view: &str, keep: usize) -> Vec<VersionId> {
+        let Some(served) = self.served(view) else { return vec![] };
+        let served_at = self.versions[served].chosen;
+        let mut older: Vec<_> =
+            self.versions.iter().filter(|(_, v)| v.view == view && v.active && v.chosen < served_at).collect();
+        older.sort_by_key(|(_, v)| std::cmp::Reverse(v.chosen));
+        older.into_iter().skip(keep).map(|(id, _)| id.clone()).collect()
+    }
+}

@@ -1,0 +1,150 @@
+//! What a ledger entry says. The JSON of these types is the stored format: golden files in `tests/golden` hold it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{Nonce, Number, VersionId};
+use crate::offsets::{Offsets, Ranges};
+
+/// One committed step of a source.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its place in the ledger; also in its object's name.
+    pub number: Number,
+    /// Who wrote it: a role and a process.
+    pub writer: String,
+    /// By which its writer knows it again.
+    pub nonce: Nonce,
+    /// When it was decided, RFC 3339. For people; no rule reads it.
+    pub at: String,
+    /// What it says.
+    #[serde(flatten)]
+    pub body: Body,
+}
+
+/// The kinds of entries.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Body {
+    /// The source begins. Always number 1.
+    Created {
+        /// The format of the ledger.
+        format: u32,
+        /// The source's name.
+        source: String,
+        /// The id of each topic, by which a recreated topic is told from the old one. Empty where the log has none.
+        topics: BTreeMap<String, String>,
+        /// Where each partition that existed starts. Partitions added later start at 0.
+        origins: Offsets,
+    },
+    /// A version of a view becomes active: folded from here on, and to be built by the next batch run.
+    Declared {
+        /// The view's name.
+        view: String,
+        /// The version.
+        version: VersionId,
+        /// The view's SQL, normalised.
+        sql: String,
+    },
+    /// Versions become inactive.
+    Retired {
+        /// The versions.
+        versions: Vec<VersionId>,
+    },
+    /// An earlier version is served again.
+    Selected {
+        /// The version.
+        version: VersionId,
+    },
+    /// Events were written to the archive.
+    Archived {
+        /// The positions archived.
+        ranges: Ranges,
+        /// Parquet files of rows.
+        rows: Vec<File>,
+        /// Parquet files of dead letters.
+        dead: Vec<File>,
+        /// How much is in them.
+        counts: ArchiveCounts,
+    },
+    /// An epoch was committed.
+    Folded {
+        /// The positions folded.
+        ranges: Ranges,
+        /// The versions with a section in the delta: all that are active.
+        versions: Vec<VersionId>,
+        /// The delta.
+        delta: File,
+        /// How many events were folded.
+        events: u64,
+    },
+    /// Batch views were published.
+    Published {
+        /// The ledger number that the run planned on.
+        plan: Number,
+        /// Up to where the batch views reach.
+        boundary: Offsets,
+        /// One batch view per version.
+        versions: Vec<PublishedVersion>,
+    },
+    /// Raises what a binary must know to work on this source.
+    Format {
+        /// The new format.
+        format: u32,
+    },
+}
+
+impl Body {
+    /// The kind's name, as it is stored.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Body::Created { .. } => "created",
+            Body::Declared { .. } => "declared",
+            Body::Retired { .. } => "retired",
+            Body::Selected { .. } => "selected",
+            Body::Archived { .. } => "archived",
+            Body::Folded { .. } => "folded",
+            Body::Published { .. } => "published",
+            Body::Format { .. } => "format",
+        }
+    }
+}
+
+/// A file that an entry names.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct File {
+    /// Its path below the source's folder.
+    pub path: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// CRC-32 (ISO-HDLC) of its bytes.
+    pub crc32: u32,
+    /// How many rows it holds.
+    pub rows: u64,
+}
+
+/// What an `archived` entry added.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ArchiveCounts {
+    /// Events.
+    pub rows: u64,
+    /// Dead letters by reason.
+    pub dead: BTreeMap<String, u64>,
+    /// Dead letters by partition.
+    #[serde(default)]
+    pub dead_by_partition: Offsets,
+    /// Records without a value or without an element: no events, no dead letters.
+    pub absent: u64,
+}
+
+/// The batch view of one version.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct PublishedVersion {
+    /// The version.
+    pub version: VersionId,
+    /// Its sorted runs of states.
+    pub runs: Vec<File>,
+    /// Whether it was recomputed from the origin.
+    pub full: bool,
+}

@@ -1,0 +1,496 @@
+//! Replay: the state that a ledger's entries add up to, and the rules that a next entry is checked by.
+//!
+//! [`Ledger::check`] is called by a writer before its put, and by everyone on replay. An entry that breaks a rule
+//! stops the source; it is never skipped (rule 6).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::FORMAT;
+use crate::entry::{ArchiveCounts, Body, Entry, File, PublishedVersion};
+use crate::names::{Nonce, Number, VersionId};
+use crate::offsets::{Offsets, Ranges, TopicPartition};
+
+/// A folded epoch: it is used whole or not at all, for states cannot be cut.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Unit {
+    /// The entry that committed it.
+    pub number: Number,
+    /// The positions it holds.
+    pub ranges: Ranges,
+    /// The versions it holds states of.
+    pub versions: Vec<VersionId>,
+    /// Its delta.
+    pub delta: File,
+}
+
+/// Archived rows: any reader cuts them anywhere by offset.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ArchiveUnit {
+    /// The entry that committed it.
+    pub number: Number,
+    /// The positions it holds.
+    pub ranges: Ranges,
+    /// Files of rows.
+    pub rows: Vec<File>,
+    /// Files of dead letters.
+    pub dead: Vec<File>,
+}
+
+/// What is known of one version of a view. Its life begins at its newest declaration.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct VersionState {
+    /// The view's name.
+    pub view: String,
+    /// The normalised SQL.
+    pub sql: String,
+    /// Whether it is folded and built.
+    pub active: bool,
+    /// The number of its newest `declared`.
+    pub declared: Number,
+    /// The effective frontier at that declaration: its first boundary is at or above it.
+    pub declared_at: Offsets,
+    /// The number of its newest `declared` or `selected`.
+    pub chosen: Number,
+    /// Its boundary; none while it is building.
+    pub boundary: Option<Offsets>,
+    /// The entry that published its batch view, if any did.
+    pub published: Option<Number>,
+    /// The runs of its batch view.
+    pub runs: Vec<File>,
+}
+
+impl VersionState {
+    /// Whether answers can be made of it.
+    pub fn complete(&self) -> bool {
+        self.boundary.is_some()
+    }
+
+    /// Deltas below this are not needed for it.
+    fn needs_from(&self) -> &Offsets {
+        self.boundary.as_ref().unwrap_or(&self.declared_at)
+    }
+}
+
+/// The state of a source after a number of entries.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Ledger {
+    /// The last entry applied; 0 before the first.
+    pub number: Number,
+    /// The format in force.
+    pub format: u32,
+    /// The source's name.
+    pub source: String,
+    /// The ids of its topics.
+    pub topics: BTreeMap<String, String>,
+    /// Where its partitions start.
+    pub origins: Offsets,
+    /// The archive frontier.
+    pub archived: Offsets,
+    /// The ends of what was folded.
+    pub folded: Offsets,
+    /// The largest boundary published, per partition.
+    pub boundary: Offsets,
+    /// The newest leader epoch seen per partition by the archive.
+    pub archived_epochs: BTreeMap<TopicPartition, i32>,
+    /// The newest leader epoch seen per partition by the fold.
+    pub folded_epochs: BTreeMap<TopicPartition, i32>,
+    /// The archive, in order.
+    pub archive: Vec<ArchiveUnit>,
+    /// What the archive holds.
+    pub counts: ArchiveCounts,
+    /// Folded units that some version may still need, in order.
+    pub units: Vec<Unit>,
+    /// Every version ever declared.
+    pub versions: BTreeMap<VersionId, VersionState>,
+    /// Events folded since the beginning.
+    pub events_folded: u64,
+    /// The commands done, by nonce.
+    pub commands: BTreeSet<Nonce>,
+}
+
+/// Why an entry may not stand at its number.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// Not the next number.
+    #[error("entry {number} does not follow entry {after}")]
+    Number {
+        /// The entry's number.
+        number: Number,
+        /// The last number.
+        after: Number,
+    },
+    /// `created` elsewhere than at number 1, or something else there.
+    #[error("an entry of kind {kind} cannot stand at number {number}")]
+    Place {
+        /// Its kind.
+        kind: &'static str,
+        /// Its number.
+        number: Number,
+    },
+    /// Written by a newer bifold.
+    #[error("the source needs ledger format {format}, this bifold knows {FORMAT}; run a newer bifold")]
+    Format {
+        /// The format needed.
+        format: u32,
+    },
+    /// An entry without a position.
+    #[error("a {kind} entry without any offset")]
+    Empty {
+        /// Its kind.
+        kind: &'static str,
+    },
+    /// A range that does not continue where the ledger stands.
+    #[error("{kind} {at} from {start}, but the frontier is {frontier}")]
+    Start {
+        /// The entry's kind.
+        kind: &'static str,
+        /// The partition.
+        at: TopicPartition,
+        /// Where the range starts.
+        start: i64,
+        /// Where it had to start.
+        frontier: i64,
+    },
+    /// A delta that lacks an active version, or holds one that is not active.
+    #[error("the delta holds versions {has:?}, active are {active:?}")]
+    Versions {
+        /// What it holds.
+        has: Vec<VersionId>,
+        /// What it had to hold.
+        active: Vec<VersionId>,
+    },
+    /// A version that must not be active is, or must be and is not.
+    #[error("version {version} is {}active", if *active { "" } else { "not " })]
+    Active {
+        /// The version.
+        version: VersionId,
+        /// Whether it is active.
+        active: bool,
+    },
+    /// A version that is served cannot be retired alone.
+    #[error("version {version} is served; retire all versions of its view, or select another first")]
+    Served {
+        /// The version.
+        version: VersionId,
+    },
+    /// A version that is still building cannot be selected.
+    #[error("version {version} is still building")]
+    Building {
+        /// The version.
+        version: VersionId,
+    },
+    /// The boundary reaches beyond the archive.
+    #[error("the boundary {at}:{boundary} is beyond the archive, which ends at {archived}")]
+    NotArchived {
+        /// The partition.
+        at: TopicPartition,
+        /// The boundary there.
+        boundary: i64,
+        /// The archive's frontier there.
+        archived: i64,
+    },
+    /// The boundary cuts through a folded unit.
+    #[error("the boundary cuts through the epoch of entry {unit}")]
+    Torn {
+        /// The unit's number.
+        unit: Number,
+    },
+    /// The boundary would go back.
+    #[error("version {version} has a boundary above the one offered")]
+    Backwards {
+        /// The version.
+        version: VersionId,
+    },
+    /// Somebody published or declared one of the versions since the plan.
+    #[error("version {version} was published or declared by entry {by}, after the plan at {plan}")]
+    Overtaken {
+        /// The version.
+        version: VersionId,
+        /// The entry that did.
+        by: Number,
+        /// The plan's number.
+        plan: Number,
+    },
+    /// A leap that leaves a version behind.
+    #[error("a boundary above the frontier must name all active versions; {missing} is missing")]
+    Leap {
+        /// A version that is missing.
+        missing: VersionId,
+    },
+    /// The first boundary of a version lies below the frontier at its declaration.
+    #[error("the first boundary of version {version} must reach the frontier at its declaration")]
+    First {
+        /// The version.
+        version: VersionId,
+    },
+}
+
+impl Ledger {
+    /// The state after `entries`.
+    ///
+    /// # Errors
+    /// The first entry that breaks a rule, with its number.
+    pub fn replay<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Result<Ledger, (Number, Refusal)> {
+        let mut ledger = Ledger::default();
+        for entry in entries {
+            ledger.apply(entry).map_err(|refusal| (entry.number, refusal))?;
+        }
+        Ok(ledger)
+    }
+
+    /// Whether the source has begun.
+    pub fn exists(&self) -> bool {
+        self.number > 0
+    }
+
+    /// Where partition `at` starts.
+    pub fn origin(&self, at: &TopicPartition) -> i64 {
+        self.origins.or_zero(at)
+    }
+
+    /// Up to where partition `at` is archived.
+    pub fn archived(&self, at: &TopicPartition) -> i64 {
+        self.archived.get(at).unwrap_or_else(|| self.origin(at))
+    }
+
+    /// The effective frontier of partition `at`: the larger of what was folded and the newest boundary (rule 8).
+    pub fn frontier(&self, at: &TopicPartition) -> i64 {
+        self.origin(at).max(self.folded.or_zero(at)).max(self.boundary.or_zero(at))
+    }
+
+    /// The effective frontier of every partition that the ledger names.
+    pub fn effective(&self) -> Offsets {
+        self.origins.clone().max(&self.folded).max(&self.boundary)
+    }
+
+    /// The versions that are folded and built, in order.
+    pub fn active(&self) -> Vec<VersionId> {
+        self.versions.iter().filter(|(_, v)| v.active).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Whether `body` may be entry `number`, given `self.number` entries before it.
+    ///
+    /// # Errors
+    /// The rule it breaks.
+    pub fn check(&self, number: Number, body: &Body) -> Result<(), Refusal> {
+        if number != self.number + 1 {
+            return Err(Refusal::Number { number, after: self.number });
+        }
+        if (number == 1) != matches!(body, Body::Created { .. }) {
+            return Err(Refusal::Place { kind: body.kind(), number });
+        }
+        match body {
+            Body::Created { format, .. } | Body::Format { format } => match *format {
+                format if format > FORMAT => Err(Refusal::Format { format }),
+                _ => Ok(()),
+            },
+            Body::Declared { version, .. } => self.expect_active(version, false),
+            Body::Retired { versions } => self.check_retired(versions),
+            Body::Selected { version } => {
+                self.expect_active(version, true)?;
+                match self.versions[version].complete() {
+                    true => Ok(()),
+                    false => Err(Refusal::Building { version: version.clone() }),
+                }
+            }
+            Body::Archived { ranges, .. } => starts_at("archived", ranges, |at| self.archived(at)),
+            Body::Folded { ranges, versions, .. } => {
+                starts_at("folded", ranges, |at| self.frontier(at))?;
+                let (has, active) = (sorted(versions), self.active());
+                if has != active { Err(Refusal::Versions { has, active }) } else { Ok(()) }
+            }
+            Body::Published { plan, boundary, versions } => self.check_published(*plan, boundary, versions),
+        }
+    }
+
+    /// Appends `entry`.
+    ///
+    /// # Errors
+    /// The rule it breaks; the state is then unchanged.
+    pub fn apply(&mut self, entry: &Entry) -> Result<(), Refusal> {
+        self.check(entry.number, &entry.body)?;
+        match &entry.body {
+            Body::Created { format, source, topics, origins } => {
+                self.format = *format;
+                self.source.clone_from(source);
+                self.topics.clone_from(topics);
+                self.origins.clone_from(origins);
+            }
+            Body::Format { format } => self.format = *format,
+            Body::Declared { view, version, sql } => self.declare(entry.number, view, version, sql),
+            Body::Retired { versions } => {
+                for version in versions {
+                    self.version_mut(version).active = false;
+                }
+                self.forget_covered_units();
+            }
+            Body::Selected { version } => self.version_mut(version).chosen = entry.number,
+            Body::Archived { ranges, rows, dead, counts } => {
+                self.archived.advance_by(ranges);
+                note_epochs(&mut self.archived_epochs, ranges);
+                self.counts.add(counts);
+                self.archive.push(ArchiveUnit {
+                    number: entry.number,
+                    ranges: ranges.clone(),
+                    rows: rows.clone(),
+                    dead: dead.clone(),
+                });
+            }
+            Body::Folded { ranges, versions, delta, events } => {
+                self.folded.advance_by(ranges);
+                note_epochs(&mut self.folded_epochs, ranges);
+                self.events_folded += events;
+                self.units.push(Unit {
+                    number: entry.number,
+                    ranges: ranges.clone(),
+                    versions: sorted(versions),
+                    delta: delta.clone(),
+                });
+            }
+            Body::Published { boundary, versions, .. } => {
+                self.boundary = std::mem::take(&mut self.boundary).max(boundary);
+                for published in versions {
+                    let version = self.version_mut(&published.version);
+                    version.boundary = Some(boundary.clone());
+                    version.published = Some(entry.number);
+                    version.runs.clone_from(&published.runs);
+                }
+                self.forget_covered_units();
+            }
+        }
+        if matches!(entry.body, Body::Declared { .. } | Body::Retired { .. } | Body::Selected { .. }) {
+            self.commands.insert(entry.nonce.clone());
+        }
+        self.number = entry.number;
+        Ok(())
+    }
+
+    fn declare(&mut self, number: Number, view: &str, version: &VersionId, sql: &str) {
+        let effective = self.effective();
+        // Complete and empty where nothing lies before it; else building until a batch run has built it (rule 13).
+        let boundary = (effective == self.origins).then(|| self.origins.clone());
+        let state = VersionState {
+            view: view.to_string(),
+            sql: sql.to_string(),
+            active: true,
+            declared: number,
+            declared_at: effective,
+            chosen: number,
+            boundary,
+            published: None,
+            runs: vec![],
+        };
+        self.versions.insert(version.clone(), state);
+    }
+
+    /// Drops the units that lie below what every active version needs (rule 19).
+    fn forget_covered_units(&mut self) {
+        let active: Vec<&VersionState> = self.versions.values().filter(|v| v.active).collect();
+        self.units.retain(|unit| active.iter().any(|v| !unit.ranges.below(v.needs_from())));
+    }
+
+    fn version_mut(&mut self, version: &VersionId) -> &mut VersionState {
+        self.versions.get_mut(version).expect("checked before it is applied")
+    }
+
+    fn expect_active(&self, version: &VersionId, want: bool) -> Result<(), Refusal> {
+        let active = self.versions.get(version).is_some_and(|v| v.active);
+        if active == want { Ok(()) } else { Err(Refusal::Active { version: version.clone(), active }) }
+    }
+
+    fn check_retired(&self, versions: &[VersionId]) -> Result<(), Refusal> {
+        for version in versions {
+            self.expect_active(version, true)?;
+            let view = &self.versions[version].view;
+            let dropped = self.versions.iter().all(|(id, v)| !v.active || v.view != *view || versions.contains(id));
+            if !dropped && self.served(view) == Some(version) {
+                return Err(Refusal::Served { version: version.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_published(&self, plan: Number, boundary: &Offsets, versions: &[PublishedVersion]) -> Result<(), Refusal> {
+        if versions.is_empty() {
+            return Err(Refusal::Empty { kind: "published" });
+        }
+        for (at, next) in boundary.iter() {
+            if next > self.archived(at) {
+                return Err(Refusal::NotArchived { at: at.clone(), boundary: next, archived: self.archived(at) });
+            }
+        }
+        if let Some(unit) = self.units.iter().find(|u| !u.ranges.below(boundary) && !u.ranges.above(boundary)) {
+            return Err(Refusal::Torn { unit: unit.number });
+        }
+        for published in versions {
+            self.expect_active(&published.version, true)?;
+            let version = &self.versions[&published.version];
+            for by in [Some(version.declared), version.published].into_iter().flatten() {
+                if by > plan {
+                    return Err(Refusal::Overtaken { version: published.version.clone(), by, plan });
+                }
+            }
+            match &version.boundary {
+                Some(before) if !boundary.reaches(before) => {
+                    return Err(Refusal::Backwards { version: published.version.clone() });
+                }
+                None if !boundary.reaches(&version.declared_at) => {
+                    return Err(Refusal::First { version: published.version.clone() });
+                }
+                _ => {}
+            }
+        }
+        let leaps = boundary.iter().any(|(at, next)| next > self.frontier(at));
+        let missing = || self.active().into_iter().find(|id| versions.iter().all(|p| p.version != *id));
+        match leaps.then(missing).flatten() {
+            Some(missing) => Err(Refusal::Leap { missing }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ArchiveCounts {
+    /// Adds `more` to these counts.
+    pub fn add(&mut self, more: &ArchiveCounts) {
+        self.rows += more.rows;
+        self.absent += more.absent;
+        for (reason, count) in &more.dead {
+            *self.dead.entry(reason.clone()).or_default() += count;
+        }
+        for (at, count) in more.dead_by_partition.iter() {
+            *self.dead_by_partition.0.entry(at.clone()).or_default() += count;
+        }
+    }
+}
+
+fn starts_at(
+    kind: &'static str,
+    ranges: &Ranges,
+    frontier: impl Fn(&TopicPartition) -> i64,
+) -> Result<(), Refusal> {
+    if ranges.0.is_empty() || ranges.0.values().any(|span| span.is_empty()) {
+        return Err(Refusal::Empty { kind });
+    }
+    for (at, span) in ranges.iter() {
+        if span.start != frontier(at) {
+            return Err(Refusal::Start { kind, at: at.clone(), start: span.start, frontier: frontier(at) });
+        }
+    }
+    Ok(())
+}
+
+fn note_epochs(epochs: &mut BTreeMap<TopicPartition, i32>, ranges: &Ranges) {
+    for (at, span) in ranges.iter() {
+        if let Some(epoch) = span.leader_epoch {
+            epochs.insert(at.clone(), epoch);
+        }
+    }
+}
+
+fn sorted(versions: &[VersionId]) -> Vec<VersionId> {
+    let mut versions = versions.to_vec();
+    versions.sort();
+    versions
+}

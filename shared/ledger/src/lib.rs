@@ -1,0 +1,29 @@
+//! The ledger: its words and its pure decisions.
+//!
+//! A source's ledger is an append-only list of [`Entry`]s. Replaying them gives a [`Ledger`], the one state from which
+//! every layer decides what it may commit, what a batch run may publish and what an answer is made of. Nothing here
+//! does I/O, knows DataFusion or a broker: simulations of the protocol build and run in seconds.
+//!
+//! - [`offsets`]: partitions, offset vectors, ranges
+//! - [`entry`]: what an entry says
+//! - [`ledger`]: replay, and the rules an entry is checked by
+//! - [`decide`]: resume points, boundaries, batch plans, the served version
+//! - [`cover`]: which units make an answer
+//! - [`names`]: identifiers
+
+pub mod cover;
+pub mod decide;
+pub mod entry;
+pub mod ledger;
+pub mod names;
+pub mod offsets;
+
+pub use cover::{Chain, Cover, Gap, LiveUnit, chain};
+pub use decide::{BatchPlan, Mode, VersionPlan};
+pub use entry::{ArchiveCounts, Body, Entry, File, PublishedVersion};
+pub use ledger::{ArchiveUnit, Ledger, Refusal, Unit, VersionState};
+pub use names::{Nonce, Number, VersionId};
+pub use offsets::{Offsets, Ranges, Span, TopicPartition};
+
+/// The newest ledger format that this binary reads and writes.
+pub const FORMAT: u32 = 1;

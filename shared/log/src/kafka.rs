@@ -1,0 +1,210 @@
+//! Apache Kafka, through librdkafka.
+//!
+//! Partitions are assigned, never subscribed to: the ledger decides who wins, so a restarted process reads on at once
+//! instead of after a session timeout. Positions come from the records and from the end-of-partition events, which pass
+//! over transaction markers.
+
+mod native;
+mod reader;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bifold_ledger::{Offsets, TopicPartition};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+
+use crate::{Bounds, Error, Log, NewRecord, Reader, ReaderOptions, Topic};
+
+/// How long one question to the brokers may take.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a record may wait for its acknowledgement.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What is set before the user's own properties.
+const DEFAULTS: [(&str, &str); 6] = [
+    ("client.id", "bifold"),
+    ("reconnect.backoff.max.ms", "500"),
+    ("fetch.queue.backoff.ms", "5"),
+    ("fetch.wait.max.ms", "20"),
+    ("queued.min.messages", "200000"),
+    ("queued.max.messages.kbytes", "65536"),
+];
+
+/// Properties of a consumer that exactness rests on: the user's cannot change them.
+const CONSUMER: [(&str, &str); 6] = [
+    ("isolation.level", "read_committed"),
+    ("auto.offset.reset", "error"),
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("enable.partition.eof", "true"),
+    ("allow.auto.create.topics", "false"),
+];
+
+/// Properties of the producer.
+const PRODUCER: [(&str, &str); 5] = [
+    ("enable.idempotence", "true"),
+    ("partitioner", "murmur2_random"),
+    ("compression.codec", "lz4"),
+    ("linger.ms", "5"),
+    ("queue.buffering.max.messages", "500000"),
+];
+
+/// A Kafka cluster.
+pub struct KafkaLog {
+    brokers: String,
+    config: ClientConfig,
+    questions: Arc<BaseConsumer>,
+    producer: tokio::sync::OnceCell<FutureProducer>,
+}
+
+impl std::fmt::Debug for KafkaLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KafkaLog").field("brokers", &self.brokers).finish_non_exhaustive()
+    }
+}
+
+impl KafkaLog {
+    /// A client of the cluster at `brokers`. Does not connect yet.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for properties that librdkafka refuses.
+    pub fn new(brokers: &str, properties: &BTreeMap<String, String>) -> Result<Self, Error> {
+        let mut config = ClientConfig::new();
+        for (name, value) in DEFAULTS {
+            config.set(name, value);
+        }
+        for (name, value) in properties {
+            config.set(name, value);
+        }
+        config.set("bootstrap.servers", brokers);
+        config.set_log_level(rdkafka::config::RDKafkaLogLevel::Warning);
+        let questions = consumer(&config, "bifold-questions")?;
+        Ok(Self {
+            brokers: brokers.to_string(),
+            config,
+            questions: Arc::new(questions),
+            producer: tokio::sync::OnceCell::new(),
+        })
+    }
+
+    fn unavailable(&self, why: impl ToString) -> Error {
+        Error::Unavailable { at: self.brokers.clone(), why: why.to_string() }
+    }
+
+    /// Runs a blocking question off the async threads.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&BaseConsumer) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, Error> {
+        let client = Arc::clone(&self.questions);
+        let answer = tokio::task::spawn_blocking(move || question(&client)).await;
+        answer.map_err(|e| self.unavailable(e))?.map_err(|why| self.unavailable(why))
+    }
+
+    async fn producer(&self) -> Result<&FutureProducer, Error> {
+        let create = || async {
+            let mut config = self.config.clone();
+            for (name, value) in PRODUCER {
+                config.set(name, value);
+            }
+            config.create().map_err(|e: KafkaError| Error::Invalid { why: e.to_string() })
+        };
+        self.producer.get_or_try_init(create).await
+    }
+}
+
+fn consumer(config: &ClientConfig, group: &str) -> Result<BaseConsumer, Error> {
+    let mut config = config.clone();
+    for (name, value) in CONSUMER {
+        config.set(name, value);
+    }
+    config.set("group.id", group);
+    config.create().map_err(|e| Error::Invalid { why: e.to_string() })
+}
+
+#[async_trait::async_trait]
+impl Log for KafkaLog {
+    async fn describe(&self, names: &[String]) -> Result<BTreeMap<String, Topic>, Error> {
+        let names = names.to_vec();
+        self.ask(move |client| native::describe_topics(client, &names, ASK_TIMEOUT)).await
+    }
+
+    async fn bounds(&self, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, Bounds>, Error> {
+        let partitions = partitions.to_vec();
+        let asked = self.ask(move |client| {
+            let one = |at: &TopicPartition| match client.fetch_watermarks(&at.topic, at.partition, ASK_TIMEOUT) {
+                Ok((earliest, end)) => Ok(Ok((at.clone(), Bounds { earliest, end }))),
+                Err(error) => match error.rdkafka_error_code() {
+                    Some(RDKafkaErrorCode::UnknownPartition | RDKafkaErrorCode::UnknownTopicOrPartition) => {
+                        Ok(Err(Error::Missing { what: at.to_string() }))
+                    }
+                    _ => Err(error.to_string()),
+                },
+            };
+            partitions.iter().map(one).collect::<Result<Result<_, Error>, String>>()
+        });
+        asked.await?
+    }
+
+    async fn append(&self, topic: &str, records: Vec<NewRecord>) -> Result<Offsets, Error> {
+        let producer = self.producer().await?;
+        let mut sent = Vec::with_capacity(records.len());
+        for record in &records {
+            let mut message = FutureRecord::<[u8], [u8]>::to(topic);
+            message.key = record.key.as_deref();
+            message.payload = record.value.as_deref();
+            loop {
+                match producer.send_result(message) {
+                    Ok(delivery) => break sent.push(delivery),
+                    Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                        message = back;
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                    Err((KafkaError::MessageProduction(RDKafkaErrorCode::UnknownTopicOrPartition), _)) => {
+                        return Err(Error::Missing { what: topic.to_string() });
+                    }
+                    Err((error, _)) => return Err(self.unavailable(error)),
+                }
+            }
+        }
+        let mut ends = Offsets::default();
+        for delivery in sent {
+            let delivered = tokio::time::timeout(DELIVERY_TIMEOUT, delivery).await;
+            match delivered.map_err(|e| self.unavailable(e))?.map_err(|e| self.unavailable(e))? {
+                Ok(delivery) => ends.advance(&TopicPartition::new(topic, delivery.partition), delivery.offset + 1),
+                Err((error, _)) => {
+                    return Err(match error.rdkafka_error_code() {
+                        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                            Error::Missing { what: topic.to_string() }
+                        }
+                        _ => self.unavailable(error),
+                    });
+                }
+            }
+        }
+        Ok(ends)
+    }
+
+    async fn create_topic(&self, name: &str, partitions: i32) -> Result<(), Error> {
+        let admin: AdminClient<DefaultClientContext> =
+            self.config.create().map_err(|e| Error::Invalid { why: e.to_string() })?;
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
+        let created = admin.create_topics([&topic], &AdminOptions::new().operation_timeout(Some(ASK_TIMEOUT))).await;
+        match created.map_err(|e| self.unavailable(e))?.pop() {
+            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) | Some(Ok(_)) => Ok(()),
+            Some(Err((name, code))) => Err(Error::Invalid { why: format!("topic {name}: {code}") }),
+            None => Err(self.unavailable("no answer to the creation of a topic")),
+        }
+    }
+
+    fn reader(&self, options: ReaderOptions) -> Result<Box<dyn Reader>, Error> {
+        let consumer = consumer(&self.config, &options.group)?;
+        Ok(Box::new(reader::KafkaReader::new(consumer, options.with_keys, self.brokers.clone())))
+    }
+}

@@ -1,0 +1,108 @@
+//! A reader of assigned partitions, in batches.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bifold_ledger::{Offsets, TopicPartition};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::native::{Batch, Event};
+use crate::{Chunk, ChunkBuilder, Error, Reader, Start};
+
+pub(super) struct KafkaReader {
+    // Dropped before the consumer: it holds the consumer's queue.
+    batch: Batch,
+    consumer: BaseConsumer,
+    brokers: String,
+    with_keys: bool,
+    partitions: Arc<[TopicPartition]>,
+    places: HashMap<(String, i32), usize>,
+    next: Vec<i64>,
+}
+
+impl KafkaReader {
+    pub(super) fn new(consumer: BaseConsumer, with_keys: bool, brokers: String) -> Self {
+        let batch = Batch::new(&consumer);
+        Self { batch, consumer, brokers, with_keys, partitions: Arc::default(), places: HashMap::new(), next: vec![] }
+    }
+}
+
+impl Reader for KafkaReader {
+    fn assign(&mut self, starts: &[Start]) -> Result<(), Error> {
+        self.partitions = starts.iter().map(|start| start.at.clone()).collect();
+        self.places =
+            starts.iter().enumerate().map(|(i, s)| ((s.at.topic.clone(), s.at.partition), i)).collect();
+        self.next = starts.iter().map(|start| start.next).collect();
+        let assigned = self.batch.assign(&self.consumer, starts);
+        assigned.map_err(|why| Error::Unavailable { at: self.brokers.clone(), why })
+    }
+
+    fn poll(&mut self, max_records: usize, wait: Duration) -> Result<Chunk, Error> {
+        let mut chunk = ChunkBuilder::new(Arc::clone(&self.partitions));
+        let (places, next, partitions) = (&self.places, &mut self.next, &self.partitions);
+        let mut failure = None;
+        // Records of one partition come in long runs: the last partition's place is remembered by its pointer.
+        let mut last: Option<((usize, i32), usize)> = None;
+        self.batch.consume(max_records, wait, self.with_keys, &mut chunk, |event, chunk| match event {
+            Event::Record { topic, topic_key, partition, offset, timestamp_ms, key, value, leader_epoch } => {
+                let index = match last {
+                    Some((known, index)) if known == (topic_key, partition) => index,
+                    _ => match places.get(&(topic().to_string(), partition)) {
+                        Some(index) => *index,
+                        None => return false,
+                    },
+                };
+                last = Some(((topic_key, partition), index));
+                // What was fetched before a new assignment is not ours any more.
+                if offset < next[index] {
+                    return false;
+                }
+                next[index] = offset + 1;
+                chunk.record(index, offset, timestamp_ms, key, value);
+                chunk.position(index, offset + 1, leader_epoch);
+                true
+            }
+            Event::End { topic, partition, offset } => {
+                if let Some(index) = places.get(&(topic.to_string(), partition)).copied()
+                    && offset > next[index]
+                {
+                    next[index] = offset;
+                    chunk.position(index, offset, None);
+                }
+                false
+            }
+            Event::Reset { topic, partition, why } => {
+                if let Some(index) = places.get(&(topic.to_string(), partition)).copied() {
+                    let (at, next) = (partitions[index].clone(), next[index]);
+                    failure = Some(match why.contains("truncat") {
+                        true => Error::Truncated { at, next, why },
+                        false => Error::OutOfRange { at, next },
+                    });
+                }
+                false
+            }
+            Event::Error { why } => {
+                tracing::warn!(%why, "the Kafka consumer reports an error; it goes on trying");
+                false
+            }
+        });
+        match failure {
+            Some(failure) => Err(failure),
+            None => Ok(chunk.build()),
+        }
+    }
+
+    fn commit(&mut self, positions: &Offsets) {
+        let mut list = TopicPartitionList::new();
+        for (at, next) in positions.iter() {
+            if let Err(error) = list.add_partition_offset(&at.topic, at.partition, Offset::Offset(next)) {
+                tracing::debug!(%error, "a position was not committed to the group");
+            }
+        }
+        if let Err(error) = self.consumer.commit(&list, CommitMode::Async) {
+            tracing::debug!(%error, "positions were not committed to the group");
+        }
+    }
+}

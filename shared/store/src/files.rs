@@ -1,0 +1,62 @@
+//! Immutable files of one source: written once, then named by a ledger entry with their length and checksum.
+
+use std::sync::Arc;
+
+use bifold_ledger::File;
+use bytes::Bytes;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use crate::error::Error;
+use crate::layout::Layout;
+
+/// The files of one source.
+#[derive(Clone, Debug)]
+pub struct SourceFiles {
+    /// The store.
+    pub store: Arc<dyn ObjectStore>,
+    /// The source's paths.
+    pub layout: Layout,
+}
+
+impl SourceFiles {
+    /// The files of `source` in `store`, whose objects start at `root`.
+    pub fn new(store: Arc<dyn ObjectStore>, root: &Path, source: &str) -> Self {
+        Self { store, layout: Layout::new(root, source) }
+    }
+
+    /// Writes a file at `path` below the source's folder. It is durable when this returns.
+    ///
+    /// # Errors
+    /// The store is unavailable.
+    pub async fn put(&self, path: String, bytes: Bytes, rows: u64) -> Result<File, Error> {
+        let file = File { bytes: bytes.len() as u64, crc32: crc32fast::hash(&bytes), rows, path };
+        let object = self.layout.object(&file.path);
+        let put = self.store.put(&object, bytes.into()).await;
+        put.map_err(|source| Error::Unavailable { action: "write", path: object.to_string(), source })?;
+        Ok(file)
+    }
+
+    /// Reads a file whole and checks it against what its entry says.
+    ///
+    /// # Errors
+    /// The store is unavailable, or the file is missing, cut short or altered.
+    pub async fn get(&self, file: &File) -> Result<Bytes, Error> {
+        let object = self.layout.object(&file.path);
+        let unavailable = |source| Error::Unavailable { action: "read", path: object.to_string(), source };
+        let damaged = |why: String| Error::Damaged { path: object.to_string(), why };
+        let bytes = match self.store.get(&object).await {
+            Ok(got) => got.bytes().await.map_err(unavailable)?,
+            Err(object_store::Error::NotFound { .. }) => return Err(damaged("it does not exist".into())),
+            Err(e) => return Err(unavailable(e)),
+        };
+        if bytes.len() as u64 != file.bytes {
+            return Err(damaged(format!("it has {} bytes, the ledger says {}", bytes.len(), file.bytes)));
+        }
+        let crc32 = crc32fast::hash(&bytes);
+        if crc32 != file.crc32 {
+            return Err(damaged(format!("its CRC-32 is {crc32:08x}, the ledger says {:08x}", file.crc32)));
+        }
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,254 @@
+//! The ledger's I/O: reading on from where one stands, and appending with put-if-absent.
+//!
+//! ```text
+//! writer:  decide on entries 1..n ──► put n+1 if absent ──┬─ created ─► won
+//!                                                         ├─ exists ──► read it: mine (a retried put) or lost
+//!                                                         └─ unknown ─► read it; absent: the same put again
+//! ```
+//!
+//! Whoever creates number n+1 wins; the loser reads on and decides again. An entry never moves to another number.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bifold_ledger::{Body, Entry, Ledger, Nonce, Number, Refusal};
+use bytes::Bytes;
+use futures::stream::{self, StreamExt};
+use object_store::{ObjectStoreExt, PutMode, PutOptions};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::failpoint::failpoint;
+use crate::files::SourceFiles;
+
+/// Entries between two snapshots.
+const SNAPSHOT_EVERY: Number = 1_000;
+/// Entries between two writings of the hint.
+const HINT_EVERY: Number = 50;
+/// Entries fetched at once when reading far.
+const READ_AHEAD: usize = 32;
+/// How often a put of unknown outcome is tried again.
+const PUT_TRIES: u32 = 5;
+
+/// What became of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// It stands at this number.
+    Won(Number),
+    /// Somebody else took the number; the ledger has been read on, and the caller decides again.
+    Lost,
+}
+
+/// One process's view of a source's ledger.
+#[derive(Debug)]
+pub struct Journal {
+    files: SourceFiles,
+    writer: String,
+    ledger: Arc<Ledger>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Hint {
+    number: Number,
+    snapshot: Number,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Snapshot {
+    format: u32,
+    ledger: Ledger,
+}
+
+impl Journal {
+    /// Opens the ledger behind `files` and reads it to its end. A source that has not begun has an empty one.
+    /// `role` names the writer in entries.
+    ///
+    /// # Errors
+    /// The store is unavailable, or an entry is invalid.
+    pub async fn open(files: SourceFiles, role: &str) -> Result<Self, Error> {
+        let writer = format!("{role}-{}", uuid::Uuid::new_v4().simple());
+        let mut journal = Self { files, writer, ledger: Arc::new(Ledger::default()) };
+        journal.load_snapshot().await?;
+        journal.refresh().await?;
+        Ok(journal)
+    }
+
+    /// The state as of the last read.
+    pub fn ledger(&self) -> Arc<Ledger> {
+        Arc::clone(&self.ledger)
+    }
+
+    /// The source's files.
+    pub fn files(&self) -> &SourceFiles {
+        &self.files
+    }
+
+    /// Reads on to the end.
+    ///
+    /// # Errors
+    /// The store is unavailable, or an entry is invalid: the source stops there.
+    pub async fn refresh(&mut self) -> Result<Arc<Ledger>, Error> {
+        let mut ahead = 1;
+        loop {
+            let first = self.ledger.number + 1;
+            let files = &self.files;
+            let wanted = stream::iter((0..ahead as u64).map(|i| read_entry(files, first + i)));
+            let read: Vec<_> = wanted.buffered(READ_AHEAD).collect().await;
+            for entry in read {
+                match entry? {
+                    Some(entry) => self.apply(&entry)?,
+                    None => return Ok(self.ledger()),
+                }
+            }
+            ahead = (ahead * 4).min(READ_AHEAD);
+        }
+    }
+
+    /// Tries to write `body` as the next entry.
+    ///
+    /// # Errors
+    /// The entry breaks a rule as the ledger stands, the store is unavailable, or an entry of somebody else is
+    /// invalid. After [`Kind::Unavailable`](crate::Kind) the outcome is unknown: read on, and decide again.
+    pub async fn append(&mut self, body: Body) -> Result<Appended, Error> {
+        self.append_as(body, Nonce(uuid::Uuid::new_v4().simple().to_string())).await
+    }
+
+    /// [`append`](Self::append) under a nonce of the caller's, as a command that may be repeated uses.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub async fn append_as(&mut self, body: Body, nonce: Nonce) -> Result<Appended, Error> {
+        let number = self.ledger.number + 1;
+        let refused = |refusal| Error::Refused { source_name: self.files.layout.source().to_string(), refusal };
+        self.ledger.check(number, &body).map_err(refused)?;
+        let at = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+        let entry = Entry { number, writer: self.writer.clone(), nonce, at, body };
+        let bytes = Bytes::from(serde_json::to_vec_pretty(&entry).expect("an entry is JSON"));
+        let path = self.files.layout.entry(number);
+        let mut tries = 0;
+        loop {
+            let options = PutOptions { mode: PutMode::Create, ..Default::default() };
+            let put = self.files.store.put_opts(&path, bytes.clone().into(), options).await;
+            match put {
+                Ok(_) => break,
+                Err(error) => match read_entry(&self.files, number).await {
+                    Ok(Some(there)) if there.nonce == entry.nonce => break,
+                    Ok(Some(_)) => {
+                        self.refresh().await?;
+                        return Ok(Appended::Lost);
+                    }
+                    Ok(None) | Err(_) if tries < PUT_TRIES => {
+                        tries += 1;
+                        tracing::warn!(%path, %error, tries, "the outcome of a ledger put is unknown; trying it again");
+                        tokio::time::sleep(Duration::from_millis(50 << tries)).await;
+                    }
+                    _ => {
+                        return Err(Error::Unavailable { action: "append", path: path.to_string(), source: error });
+                    }
+                },
+            }
+        }
+        failpoint("ledger.put");
+        self.apply(&entry)?;
+        self.write_hints().await;
+        Ok(Appended::Won(number))
+    }
+
+    fn apply(&mut self, entry: &Entry) -> Result<(), Error> {
+        let source_name = || self.files.layout.source().to_string();
+        let applied = Arc::make_mut(&mut self.ledger).apply(entry);
+        applied.map_err(|refusal| match refusal {
+            Refusal::Format { format } => Error::Newer { source_name: source_name(), format },
+            refusal => Error::Invalid { source_name: source_name(), number: entry.number, why: refusal.to_string() },
+        })
+    }
+
+    async fn load_snapshot(&mut self) -> Result<(), Error> {
+        let Some(hint) = read_json::<Hint>(&self.files, self.files.layout.head()).await.unwrap_or(None) else {
+            return Ok(());
+        };
+        if hint.snapshot == 0 {
+            return Ok(());
+        }
+        let path = self.files.layout.snapshot(hint.snapshot);
+        match read_json::<Snapshot>(&self.files, path.clone()).await {
+            Ok(Some(snapshot)) if snapshot.format > bifold_ledger::FORMAT => {
+                Err(Error::Newer { source_name: self.files.layout.source().to_string(), format: snapshot.format })
+            }
+            Ok(Some(snapshot)) => {
+                self.ledger = Arc::new(snapshot.ledger);
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(error) => {
+                tracing::warn!(%path, %error, "a ledger snapshot cannot be read; reading the entries instead");
+                Ok(())
+            }
+        }
+    }
+
+    /// Snapshots and hints only speed up reading: a failure to write one is logged and forgotten.
+    async fn write_hints(&self) {
+        let number = self.ledger.number;
+        let store = &self.files.store;
+        if number.is_multiple_of(SNAPSHOT_EVERY) {
+            let snapshot = Snapshot { format: self.ledger.format, ledger: (*self.ledger).clone() };
+            let bytes = serde_json::to_vec(&snapshot).expect("a ledger is JSON");
+            if let Err(error) = store.put(&self.files.layout.snapshot(number), bytes.into()).await {
+                tracing::warn!(%error, number, "a ledger snapshot was not written");
+                return;
+            }
+        }
+        if number.is_multiple_of(HINT_EVERY) {
+            let hint = Hint { number, snapshot: number - number % SNAPSHOT_EVERY };
+            let bytes = serde_json::to_vec(&hint).expect("a hint is JSON");
+            if let Err(error) = store.put(&self.files.layout.head(), bytes.into()).await {
+                tracing::warn!(%error, number, "the ledger's hint was not written");
+            }
+        }
+    }
+}
+
+async fn read_entry(files: &SourceFiles, number: Number) -> Result<Option<Entry>, Error> {
+    let source_name = || files.layout.source().to_string();
+    let path = files.layout.entry(number);
+    let Some(bytes) = read(files, &path).await? else { return Ok(None) };
+    match serde_json::from_slice::<Entry>(&bytes) {
+        Ok(entry) if entry.number == number => Ok(Some(entry)),
+        Ok(entry) => Err(Error::Invalid {
+            source_name: source_name(),
+            number,
+            why: format!("it says that it is entry {}", entry.number),
+        }),
+        Err(e) => Err(newer_format(&bytes, source_name()).unwrap_or_else(|| Error::Invalid {
+            source_name: source_name(),
+            number,
+            why: format!("it cannot be read: {e}"),
+        })),
+    }
+}
+
+/// An entry that this binary cannot read may still say which format it needs.
+fn newer_format(bytes: &[u8], source_name: String) -> Option<Error> {
+    let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    let format = u32::try_from(value.get("format")?.as_u64()?).ok()?;
+    (format > bifold_ledger::FORMAT).then_some(Error::Newer { source_name, format })
+}
+
+async fn read(files: &SourceFiles, path: &object_store::path::Path) -> Result<Option<Bytes>, Error> {
+    let unavailable = |source| Error::Unavailable { action: "read", path: path.to_string(), source };
+    match files.store.get(path).await {
+        Ok(got) => Ok(Some(got.bytes().await.map_err(unavailable)?)),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(e) => Err(unavailable(e)),
+    }
+}
+
+async fn read_json<T: serde::de::DeserializeOwned>(
+    files: &SourceFiles,
+    path: object_store::path::Path,
+) -> Result<Option<T>, Error> {
+    let Some(bytes) = read(files, &path).await? else { return Ok(None) };
+    let parsed = serde_json::from_slice(&bytes);
+    parsed.map(Some).map_err(|e| Error::Damaged { path: path.to_string(), why: e.to_string() })
+}
