@@ -161,7 +161,8 @@ fn store_url(values: &Values, data_dir: &Path) -> Result<String, Error> {
         _ if text.is_empty() => file(data_dir.join("store")),
         Some(("file" | "s3" | "gs" | "az" | "memory", _)) => Ok(text),
         Some((scheme, _)) => {
-            Err(values.wrong("store.url", format!("unknown scheme {scheme:?}; use a path, file://, s3://, gs:// or az://")))
+            Err(values
+                .wrong("store.url", format!("unknown scheme {scheme:?}; use a path, file://, s3://, gs:// or az://")))
         }
         None => file(values.resolve(Path::new(&text), values.origin("store.url"))),
     }

@@ -37,11 +37,7 @@ impl Values {
         self.map.get(key).expect("every key has a default")
     }
 
-    fn parsed<T, E: std::fmt::Display>(
-        &self,
-        key: &str,
-        parse: impl FnOnce(&str) -> Result<T, E>,
-    ) -> Result<T, Error> {
+    fn parsed<T, E: std::fmt::Display>(&self, key: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T, Error> {
         let value = self.get(key);
         parse(value.text.trim()).map_err(|why| self.wrong(key, why.to_string()))
     }

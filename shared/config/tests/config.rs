@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use bifold_config::{Config, Error, Overrides, Schedule, load};
 
-fn with(file: &str, environment: &[(&str, &str)], flags: &[(&'static str, &str, &'static str)]) -> Result<Config, Error> {
+fn with(
+    file: &str,
+    environment: &[(&str, &str)],
+    flags: &[(&'static str, &str, &'static str)],
+) -> Result<Config, Error> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("bifold.toml");
     std::fs::write(&path, file).expect("write the file");

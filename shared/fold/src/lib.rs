@@ -1,1 +1,32 @@
-//! Skeleton.
+//! The fold: one view, compiled once, run the same way over history and over the stream.
+//!
+//! - [`pipeline`]: sources and views from SQL text
+//! - [`schema`]: sources and their columns
+//! - [`decode`]: JSON records to rows
+//! - [`view`]: a view compiled to group keys, aggregates and what finishes them
+//! - [`engine`]: the DataFusion context that views are compiled and run in
+//! - [`states`]: rows → states → fewer states → values
+//! - [`delta`]: the file that one epoch's states are stored in
+//!
+//! States merge: ⊕ is associative and commutative, and nothing is its identity. A group may stand in any number of
+//! state rows; only [`View::finish`] makes it one.
+
+pub mod decode;
+pub mod delta;
+pub mod engine;
+pub mod error;
+mod functions;
+pub mod pipeline;
+pub mod schema;
+pub mod states;
+pub mod view;
+
+pub use decode::{DeadLetter, Decoder, Envelope, Reason};
+pub use engine::Engine;
+pub use error::{Error, PipelineError};
+pub use pipeline::{Pipeline, ViewText};
+pub use schema::{Column, Source, Type};
+pub use view::View;
+
+/// What failed in a fold, or what it made.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -103,7 +103,11 @@ impl Ledger {
 
     /// The newest active version of `view`, complete or building.
     pub fn newest(&self, view: &str) -> Option<&VersionId> {
-        self.versions.iter().filter(|(_, v)| v.view == view && v.active).max_by_key(|(_, v)| v.declared).map(|(id, _)| id)
+        self.versions
+            .iter()
+            .filter(|(_, v)| v.view == view && v.active)
+            .max_by_key(|(_, v)| v.declared)
+            .map(|(id, _)| id)
     }
 
     /// The versions that wait for a batch run.

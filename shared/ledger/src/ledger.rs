@@ -465,11 +465,7 @@ impl ArchiveCounts {
     }
 }
 
-fn starts_at(
-    kind: &'static str,
-    ranges: &Ranges,
-    frontier: impl Fn(&TopicPartition) -> i64,
-) -> Result<(), Refusal> {
+fn starts_at(kind: &'static str, ranges: &Ranges, frontier: impl Fn(&TopicPartition) -> i64) -> Result<(), Refusal> {
     if ranges.0.is_empty() || ranges.0.values().any(|span| span.is_empty()) {
         return Err(Refusal::Empty { kind });
     }

@@ -116,11 +116,7 @@ impl Offsets {
 
     /// The partitions in which this vector is below `other`.
     pub fn short_of<'a>(&'a self, other: &'a Offsets) -> impl Iterator<Item = (&'a TopicPartition, i64, i64)> {
-        other
-            .0
-            .iter()
-            .map(|(at, next)| (at, self.or_zero(at), *next))
-            .filter(|(_, have, want)| have < want)
+        other.0.iter().map(|(at, next)| (at, self.or_zero(at), *next)).filter(|(_, have, want)| have < want)
     }
 
     /// Whether no partition is named.

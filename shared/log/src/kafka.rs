@@ -7,7 +7,7 @@
 mod native;
 mod reader;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,8 +47,10 @@ const CONSUMER: [(&str, &str); 6] = [
 ];
 
 /// Properties of the producer.
-const PRODUCER: [(&str, &str); 5] = [
+const PRODUCER: [(&str, &str); 6] = [
     ("enable.idempotence", "true"),
+    // A topic is created on purpose or not at all, even where brokers would create it.
+    ("allow.auto.create.topics", "false"),
     ("partitioner", "murmur2_random"),
     ("compression.codec", "lz4"),
     ("linger.ms", "5"),
@@ -97,6 +99,18 @@ impl KafkaLog {
         Error::Unavailable { at: self.brokers.clone(), why: why.to_string() }
     }
 
+    fn not_appended(&self, topic: &str, error: KafkaError) -> Error {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                Error::Missing { what: topic.to_string() }
+            }
+            Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => {
+                Error::Invalid { why: format!("a record for {topic}: {error}") }
+            }
+            _ => self.unavailable(error),
+        }
+    }
+
     /// Runs a blocking question off the async threads.
     async fn ask<T: Send + 'static>(
         &self,
@@ -131,7 +145,8 @@ fn consumer(config: &ClientConfig, group: &str) -> Result<BaseConsumer, Error> {
 #[async_trait::async_trait]
 impl Log for KafkaLog {
     async fn describe(&self, names: &[String]) -> Result<BTreeMap<String, Topic>, Error> {
-        let names = names.to_vec();
+        // librdkafka refuses to be asked for a topic twice.
+        let names: Vec<String> = names.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
         self.ask(move |client| native::describe_topics(client, &names, ASK_TIMEOUT)).await
     }
 
@@ -166,10 +181,7 @@ impl Log for KafkaLog {
                         message = back;
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
-                    Err((KafkaError::MessageProduction(RDKafkaErrorCode::UnknownTopicOrPartition), _)) => {
-                        return Err(Error::Missing { what: topic.to_string() });
-                    }
-                    Err((error, _)) => return Err(self.unavailable(error)),
+                    Err((error, _)) => return Err(self.not_appended(topic, error)),
                 }
             }
         }
@@ -178,14 +190,7 @@ impl Log for KafkaLog {
             let delivered = tokio::time::timeout(DELIVERY_TIMEOUT, delivery).await;
             match delivered.map_err(|e| self.unavailable(e))?.map_err(|e| self.unavailable(e))? {
                 Ok(delivery) => ends.advance(&TopicPartition::new(topic, delivery.partition), delivery.offset + 1),
-                Err((error, _)) => {
-                    return Err(match error.rdkafka_error_code() {
-                        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-                            Error::Missing { what: topic.to_string() }
-                        }
-                        _ => self.unavailable(error),
-                    });
-                }
+                Err((error, _)) => return Err(self.not_appended(topic, error)),
             }
         }
         Ok(ends)

@@ -5,6 +5,7 @@
 //! expires: every partition starts at 0.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -61,7 +62,10 @@ impl LocalLog {
         let database = match Database::create(folder.join("log.redb")) {
             Ok(database) => database,
             Err(redb::DatabaseError::DatabaseAlreadyOpen) => return Err(Error::Locked { folder: at }),
-            Err(redb::DatabaseError::Storage(redb::StorageError::Io(e))) => return Err(unavailable(e.to_string())),
+            // A file of another kind is an InvalidData error.
+            Err(redb::DatabaseError::Storage(redb::StorageError::Io(e))) if e.kind() != ErrorKind::InvalidData => {
+                return Err(unavailable(e.to_string()));
+            }
             Err(e) => return Err(Error::Damaged { folder: at, why: e.to_string() }),
         };
         let shared = Shared {

@@ -67,13 +67,20 @@ impl Batch {
         mut sink: impl FnMut(Event<'_>, &mut ChunkBuilder) -> bool,
     ) {
         self.messages.resize(max, ptr::null_mut());
-        // SAFETY: the queue is valid until drop; `messages` has room for `max` pointers. Each of the first `n`
-        // pointers written is a message that is ours to destroy, which happens below, after its last use.
-        let n = unsafe {
-            let wait_ms = wait.as_millis().min(60_000) as i32;
-            rd::rd_kafka_consume_batch_queue(self.queue, wait_ms, self.messages.as_mut_ptr(), max)
+        let wait_ms = wait.as_millis().min(60_000) as i32;
+        let mut take = |from: usize, upto: usize, wait_ms: i32| {
+            let room = &mut self.messages[from..upto];
+            // SAFETY: the queue is valid until drop; `room` has room for its length of pointers. Each of the pointers
+            // written is a message that is ours to destroy, which happens below, after its last use.
+            let n = unsafe { rd::rd_kafka_consume_batch_queue(self.queue, wait_ms, room.as_mut_ptr(), room.len()) };
+            from + usize::try_from(n).unwrap_or(0)
         };
-        for message in &self.messages[..usize::try_from(n).unwrap_or(0)] {
+        // Only the first message is waited for: librdkafka would wait for the whole batch, until the time is over.
+        let mut n = take(0, max.min(1), wait_ms);
+        if n > 0 {
+            n = take(n, max, 0);
+        }
+        for message in &self.messages[..n] {
             // SAFETY: as above: valid, ours, and not used after the destroy.
             unsafe {
                 deliver(&**message, with_keys, chunk, &mut sink);

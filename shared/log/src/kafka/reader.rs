@@ -32,11 +32,17 @@ impl KafkaReader {
 impl Reader for KafkaReader {
     fn assign(&mut self, starts: &[Start]) -> Result<(), Error> {
         self.partitions = starts.iter().map(|start| start.at.clone()).collect();
-        self.places =
-            starts.iter().enumerate().map(|(i, s)| ((s.at.topic.clone(), s.at.partition), i)).collect();
+        self.places = starts.iter().enumerate().map(|(i, s)| ((s.at.topic.clone(), s.at.partition), i)).collect();
         self.next = starts.iter().map(|start| start.next).collect();
-        let assigned = self.batch.assign(&self.consumer, starts);
-        assigned.map_err(|why| Error::Unavailable { at: self.brokers.clone(), why })
+        let unavailable = |why| Error::Unavailable { at: self.brokers.clone(), why };
+        self.batch.assign(&self.consumer, starts).map_err(unavailable)?;
+        // librdkafka (2.12 and 2.15) aborts the process if a partition is taken away again before it has stopped. The
+        // order to stop and its answer follow each other through the queue of librdkafka's main thread: so do these
+        // two questions, behind them.
+        for _ in 0..2 {
+            self.consumer.assignment().map_err(|e| unavailable(e.to_string()))?;
+        }
+        Ok(())
     }
 
     fn poll(&mut self, max_records: usize, wait: Duration) -> Result<Chunk, Error> {

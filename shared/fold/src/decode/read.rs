@@ -1,0 +1,163 @@
+//! One JSON value, read as a column's type.
+
+use std::ops::Range;
+
+use jiter::{Jiter, JiterError, Peek};
+
+use super::number::Number;
+use super::time::parse_timestamp;
+use crate::schema::{TimestampUnit, Type};
+
+/// A value of a column, before its row is known to be good.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Slot {
+    Null,
+    Boolean(bool),
+    /// Of INT and BIGINT the number, of TIMESTAMP microseconds.
+    Integer(i64),
+    Double(f64),
+    /// The unscaled value.
+    Decimal(i128),
+    /// A range of the element's text buffer.
+    Text(Range<usize>),
+    List(Vec<Slot>),
+    Struct(Vec<Slot>),
+    /// Valid JSON that the column's type does not hold, and what it is.
+    Wrong(String),
+}
+
+/// Not JSON, and where.
+#[derive(Debug)]
+pub(super) struct Malformed(pub(super) String);
+
+impl Malformed {
+    pub(super) fn at(json: &Jiter<'_>, error: JiterError) -> Self {
+        Self(error.description(json))
+    }
+}
+
+/// Reads the next value of `json`, which reads `bytes`, as a `ty`. Strings are appended to `text`.
+pub(super) fn read_value(
+    json: &mut Jiter<'_>,
+    bytes: &[u8],
+    ty: &Type,
+    unit: Option<TimestampUnit>,
+    text: &mut String,
+) -> Result<Slot, Malformed> {
+    let peek = json.peek().map_err(|e| Malformed::at(json, e))?;
+    if peek == Peek::Null {
+        json.known_null().map_err(|e| Malformed::at(json, e))?;
+        return Ok(Slot::Null);
+    }
+    match ty {
+        Type::Json => raw(json, bytes, peek, text),
+        Type::Boolean if matches!(peek, Peek::True | Peek::False) => {
+            json.known_bool(peek).map(Slot::Boolean).map_err(|e| Malformed::at(json, e))
+        }
+        Type::Text if peek == Peek::String => match json.known_str() {
+            Ok(string) => Ok(Slot::Text(append(text, string))),
+            Err(e) => Err(Malformed::at(json, e)),
+        },
+        Type::Timestamp if peek == Peek::String => match json.known_str() {
+            Ok(string) => Ok(match parse_timestamp(string) {
+                Some(micros) => Slot::Integer(micros),
+                None => Slot::Wrong(format!("{string:?} is no timestamp")),
+            }),
+            Err(e) => Err(Malformed::at(json, e)),
+        },
+        Type::Int | Type::BigInt | Type::Double | Type::Decimal(..) | Type::Timestamp if peek.is_num() => {
+            match json.known_number_bytes(peek) {
+                Ok(number) => Ok(number_as(number, ty, unit)),
+                Err(e) => Err(Malformed::at(json, e)),
+            }
+        }
+        Type::Array(item) if peek == Peek::Array => {
+            let mut items = vec![];
+            let mut next = json.known_array().map_err(|e| Malformed::at(json, e))?;
+            while next.is_some() {
+                items.push(read_value(json, bytes, item, unit, text)?);
+                next = json.array_step().map_err(|e| Malformed::at(json, e))?;
+            }
+            Ok(first_wrong(&mut items).unwrap_or(Slot::List(items)))
+        }
+        Type::Struct(fields) if peek == Peek::Object => read_struct(json, bytes, fields, unit, text),
+        _ => {
+            json.known_skip(peek).map_err(|e| Malformed::at(json, e))?;
+            Ok(Slot::Wrong(format!("it is {}", kind_of(peek))))
+        }
+    }
+}
+
+fn read_struct(
+    json: &mut Jiter<'_>,
+    bytes: &[u8],
+    fields: &[(String, Type)],
+    unit: Option<TimestampUnit>,
+    text: &mut String,
+) -> Result<Slot, Malformed> {
+    let mut values = vec![Slot::Null; fields.len()];
+    let place = |key: Option<&str>| key.map(|key| fields.iter().position(|(name, _)| name == key));
+    let mut next = match json.known_object() {
+        Ok(key) => place(key),
+        Err(e) => return Err(Malformed::at(json, e)),
+    };
+    while let Some(field) = next {
+        match field {
+            Some(i) => values[i] = read_value(json, bytes, &fields[i].1, unit, text)?,
+            None => json.next_skip().map_err(|e| Malformed::at(json, e))?,
+        }
+        next = match json.next_key() {
+            Ok(key) => place(key),
+            Err(e) => return Err(Malformed::at(json, e)),
+        };
+    }
+    Ok(first_wrong(&mut values).unwrap_or(Slot::Struct(values)))
+}
+
+fn first_wrong(slots: &mut [Slot]) -> Option<Slot> {
+    let wrong = slots.iter_mut().find(|slot| matches!(slot, Slot::Wrong(_)))?;
+    Some(std::mem::replace(wrong, Slot::Null))
+}
+
+/// Any value, as its own text.
+fn raw(json: &mut Jiter<'_>, bytes: &[u8], peek: Peek, text: &mut String) -> Result<Slot, Malformed> {
+    let start = json.current_index();
+    json.known_skip(peek).map_err(|e| Malformed::at(json, e))?;
+    let value = std::str::from_utf8(&bytes[start..json.current_index()]).expect("the record is UTF-8");
+    Ok(Slot::Text(append(text, value)))
+}
+
+fn append(text: &mut String, string: &str) -> Range<usize> {
+    let start = text.len();
+    text.push_str(string);
+    start..text.len()
+}
+
+fn number_as(bytes: &[u8], ty: &Type, unit: Option<TimestampUnit>) -> Slot {
+    let number = Number::new(bytes);
+    let slot = match ty {
+        Type::Int => number.integer().filter(|n| i32::try_from(*n).is_ok()).map(Slot::Integer),
+        Type::BigInt => number.integer().map(Slot::Integer),
+        Type::Double => number.double().map(Slot::Double),
+        Type::Decimal(precision, scale) => number.decimal(*precision, *scale).map(Slot::Decimal),
+        Type::Timestamp => match unit {
+            Some(unit) => number.floor_at(unit.to_micros()).map(Slot::Integer),
+            None => return Slot::Wrong("it is a number, and the source has no timestamp_unit".to_string()),
+        },
+        _ => None,
+    };
+    slot.unwrap_or_else(|| {
+        let shown: String = String::from_utf8_lossy(bytes).chars().take(60).collect();
+        Slot::Wrong(format!("{shown} does not fit"))
+    })
+}
+
+fn kind_of(peek: Peek) -> &'static str {
+    match peek {
+        Peek::True | Peek::False => "a boolean",
+        Peek::String => "a string",
+        Peek::Array => "an array",
+        Peek::Object => "an object",
+        _ => "a number",
+    }
+}

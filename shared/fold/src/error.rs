@@ -1,0 +1,79 @@
+//! What can go wrong with pipelines, views and states.
+
+use std::fmt;
+
+use datafusion::error::DataFusionError;
+
+/// A place in a pipeline's text, what is wrong there, and what to do.
+///
+/// Shown as the line with a caret under the place:
+///
+/// ```text
+/// pipeline.sql:7:8: there is no column "pag"
+///   |
+/// 7 | SELECT pag, count(*)
+///   |        ^
+/// hint: did you mean "page"?
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PipelineError {
+    /// The file, as it was named.
+    pub file: String,
+    /// From 1.
+    pub line: u64,
+    /// From 1.
+    pub column: u64,
+    /// The line's text.
+    pub text: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for PipelineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = self.line.to_string();
+        let margin = " ".repeat(number.len());
+        let caret = " ".repeat(self.column.saturating_sub(1) as usize);
+        writeln!(f, "{}:{}:{}: {}", self.file, self.line, self.column, self.message)?;
+        write!(f, "{margin} |\n{number} | {}\n{margin} | {caret}^", self.text)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\nhint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for PipelineError {}
+
+/// A failure of the fold.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A sum that its type does not hold: judged at finish, never wrapped.
+    #[error("{column} of view {view} overflows {ty} in group {group}")]
+    Overflow {
+        /// The view.
+        view: String,
+        /// The aggregate.
+        column: String,
+        /// Its type.
+        ty: String,
+        /// The group's keys.
+        group: String,
+    },
+    /// States that are not what this view's states are.
+    #[error("these are no states of view {view}: {why}")]
+    States {
+        /// The view.
+        view: String,
+        /// How they differ.
+        why: String,
+    },
+    /// DataFusion failed.
+    #[error(transparent)]
+    DataFusion(#[from] DataFusionError),
+    /// Arrow failed.
+    #[error(transparent)]
+    Arrow(#[from] arrow::error::ArrowError),
+}

@@ -1,0 +1,202 @@
+//! Sources: a schema over topics, and what decides how their records decode.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use serde::{Deserialize, Serialize};
+
+/// The type of a declared column.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Type {
+    /// `BOOLEAN`
+    Boolean,
+    /// `INT`: 32 bits
+    Int,
+    /// `BIGINT`: 64 bits
+    BigInt,
+    /// `DOUBLE`
+    Double,
+    /// `DECIMAL(p, s)`
+    Decimal(u8, i8),
+    /// `TEXT`
+    Text,
+    /// `TIMESTAMP`: UTC, microseconds
+    Timestamp,
+    /// `JSON`: any JSON value, as its text
+    Json,
+    /// `STRUCT<…>`
+    Struct(Vec<(String, Type)>),
+    /// `T[]`
+    Array(Box<Type>),
+}
+
+impl Type {
+    /// The Arrow type: one canonical form in every layer (view types are never used, for they hash differently).
+    pub fn arrow(&self) -> DataType {
+        match self {
+            Type::Boolean => DataType::Boolean,
+            Type::Int => DataType::Int32,
+            Type::BigInt => DataType::Int64,
+            Type::Double => DataType::Float64,
+            Type::Decimal(p, s) => DataType::Decimal128(*p, *s),
+            Type::Text | Type::Json => DataType::Utf8,
+            Type::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
+            Type::Struct(fields) => DataType::Struct(struct_fields(fields)),
+            Type::Array(item) => DataType::List(item_field(item)),
+        }
+    }
+}
+
+pub(crate) fn struct_fields(fields: &[(String, Type)]) -> Fields {
+    fields.iter().map(|(name, ty)| Field::new(name, ty.arrow(), true)).collect()
+}
+
+pub(crate) fn item_field(item: &Type) -> Arc<Field> {
+    Arc::new(Field::new_list_field(item.arrow(), true))
+}
+
+impl fmt::Display for Type {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Type::Boolean => f.write_str("BOOLEAN"),
+            Type::Int => f.write_str("INT"),
+            Type::BigInt => f.write_str("BIGINT"),
+            Type::Double => f.write_str("DOUBLE"),
+            Type::Decimal(p, s) => write!(f, "DECIMAL({p},{s})"),
+            Type::Text => f.write_str("TEXT"),
+            Type::Timestamp => f.write_str("TIMESTAMP"),
+            Type::Json => f.write_str("JSON"),
+            Type::Struct(fields) => {
+                f.write_str("STRUCT<")?;
+                for (i, (name, ty)) in fields.iter().enumerate() {
+                    write!(f, "{}{name:?} {ty}", if i > 0 { ", " } else { "" })?;
+                }
+                f.write_str(">")
+            }
+            Type::Array(item) => write!(f, "{item}[]"),
+        }
+    }
+}
+
+/// A declared column. Its name is the JSON field's, case and all.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Column {
+    /// The name.
+    pub name: String,
+    /// The type.
+    pub ty: Type,
+}
+
+/// What a number in a timestamp column counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum TimestampUnit {
+    /// Seconds.
+    Seconds,
+    /// Milliseconds.
+    Milliseconds,
+    /// Microseconds.
+    Microseconds,
+    /// Nanoseconds.
+    Nanoseconds,
+}
+
+impl TimestampUnit {
+    /// The power of ten by which a number of this unit becomes microseconds.
+    pub(crate) fn to_micros(self) -> i64 {
+        match self {
+            TimestampUnit::Seconds => 6,
+            TimestampUnit::Milliseconds => 3,
+            TimestampUnit::Microseconds => 0,
+            TimestampUnit::Nanoseconds => -3,
+        }
+    }
+}
+
+/// A source: topics of one schema, and all that decides how a record of theirs decodes. Times are microseconds.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Source {
+    /// The source's name.
+    pub name: String,
+    /// The topics it reads.
+    pub topics: Vec<String>,
+    /// The declared columns.
+    pub columns: Vec<Column>,
+    /// The event-time column, if one is declared.
+    pub event_time: Option<String>,
+    /// How far the watermark stays behind the newest event time.
+    pub watermark_delay_us: i64,
+    /// What numbers in timestamp columns count; none: numbers are no timestamps.
+    pub timestamp_unit: Option<TimestampUnit>,
+    /// The earliest event time that is no dead letter.
+    pub event_time_min_us: Option<i64>,
+    /// The latest event time that is no dead letter.
+    pub event_time_max_us: Option<i64>,
+    /// How far an event time may lie beyond its record's timestamp.
+    pub event_time_max_ahead_us: Option<i64>,
+    /// The longest record that is decoded, in bytes.
+    pub max_record: u64,
+}
+
+impl Source {
+    /// The declared columns and, after them, the [`META`] columns: what a view's SQL can name.
+    pub fn schema(&self) -> SchemaRef {
+        let declared = self.columns.iter().map(|column| Field::new(&column.name, column.ty.arrow(), true));
+        Arc::new(Schema::new(declared.chain(META.iter().map(meta_field)).collect::<Vec<_>>()))
+    }
+
+    /// The place of the event-time column.
+    pub fn event_time_index(&self) -> Option<usize> {
+        let name = self.event_time.as_ref()?;
+        self.columns.iter().position(|column| column.name == *name)
+    }
+}
+
+/// Columns that every event has beside the declared ones: where it stands in the log.
+pub const META: [Meta; 5] = [Meta::Topic, Meta::Partition, Meta::Offset, Meta::Index, Meta::Timestamp];
+
+/// A column that comes from the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Meta {
+    /// `_topic`
+    Topic,
+    /// `_partition`
+    Partition,
+    /// `_offset`
+    Offset,
+    /// `_index`: the event's place in its record
+    Index,
+    /// `_timestamp`: the record's timestamp
+    Timestamp,
+}
+
+impl Meta {
+    /// The column's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Meta::Topic => "_topic",
+            Meta::Partition => "_partition",
+            Meta::Offset => "_offset",
+            Meta::Index => "_index",
+            Meta::Timestamp => "_timestamp",
+        }
+    }
+
+    /// The column's type.
+    pub fn ty(self) -> Type {
+        match self {
+            Meta::Topic => Type::Text,
+            Meta::Partition | Meta::Index => Type::Int,
+            Meta::Offset => Type::BigInt,
+            Meta::Timestamp => Type::Timestamp,
+        }
+    }
+}
+
+fn meta_field(meta: &Meta) -> Field {
+    Field::new(meta.name(), meta.ty().arrow(), true)
+}
+
+/// Names that a declared column cannot have.
+pub(crate) const RESERVED: [&str; 8] =
+    ["_topic", "_partition", "_offset", "_index", "_timestamp", "_key", "_headers", "_payload"];

@@ -1,0 +1,101 @@
+//! Rows to states, states to fewer states, states to values: the three steps of merging, in every layer.
+//!
+//! Everything runs as DataFusion's own `AggregateExec`, in the modes Partial, PartialReduce and Final.
+
+mod finish;
+mod input;
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::compute::cast;
+use arrow::datatypes::SchemaRef;
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, collect};
+
+pub use input::Input;
+
+use crate::engine::Engine;
+use crate::view::View;
+use crate::{Error, Result};
+
+impl View {
+    fn aggregate_exec(&self, mode: AggregateMode, input: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        let raw = matches!(mode, AggregateMode::Partial);
+        let group_by = if raw { Arc::clone(&self.group_by) } else { Arc::new(self.group_by.as_final()) };
+        let input = match input.output_partitioning().partition_count() {
+            1 => input,
+            _ if raw => input,
+            _ => Arc::new(CoalescePartitionsExec::new(input)),
+        };
+        let (calls, filters) = (self.calls.clone(), self.filters.clone());
+        let schema = Arc::clone(&self.input_schema);
+        Ok(Arc::new(AggregateExec::try_new(mode, group_by, calls, filters, input, schema)?))
+    }
+
+    /// Rows of the view's input to states.
+    ///
+    /// # Errors
+    /// The plan cannot be made.
+    pub fn partial(&self, input: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        self.aggregate_exec(AggregateMode::Partial, input)
+    }
+
+    /// States to fewer states. Sorted input (by the keys) is reduced as it streams.
+    ///
+    /// # Errors
+    /// The plan cannot be made.
+    pub fn reduce_plan(&self, states: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        self.aggregate_exec(AggregateMode::PartialReduce, states)
+    }
+
+    /// Batches of states to fewer state rows, in the stored form.
+    ///
+    /// # Errors
+    /// States of another view, or DataFusion's failure.
+    pub async fn reduce(&self, engine: &Engine, states: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+        let reduced = collect(self.reduce_plan(self.states_plan(states)?)?, engine.task()).await?;
+        reduced.into_iter().map(|batch| self.to_stored(batch)).collect()
+    }
+
+    /// The seam for windows that are not simply keys: panes to hop windows, neighbours to sessions. The identity for
+    /// every window there is today.
+    pub fn regroup(&self, states: Vec<RecordBatch>) -> Vec<RecordBatch> {
+        states
+    }
+
+    /// A plan that gives these stored batches, in the form that merges.
+    pub(crate) fn states_plan(&self, states: Vec<RecordBatch>) -> Result<Arc<dyn ExecutionPlan>> {
+        let states = states.into_iter().map(|batch| self.to_merged(batch)).collect::<Result<Vec<_>>>()?;
+        Ok(MemorySourceConfig::try_new_exec(&[states], Arc::clone(&self.merged), None)?)
+    }
+
+    /// States as `AggregateExec` gives them, in the stored form.
+    ///
+    /// # Errors
+    /// States of another view.
+    pub fn to_stored(&self, batch: RecordBatch) -> Result<RecordBatch> {
+        self.retyped(batch, &self.stored)
+    }
+
+    fn to_merged(&self, batch: RecordBatch) -> Result<RecordBatch> {
+        self.retyped(batch, &self.merged)
+    }
+
+    fn retyped(&self, batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+        if batch.num_columns() != schema.fields().len() {
+            let why = format!("{} columns where {} are stored", batch.num_columns(), schema.fields().len());
+            return Err(Error::States { view: self.name.clone(), why });
+        }
+        let columns = batch.columns().iter().zip(schema.fields());
+        let columns = columns
+            .map(|(column, field)| match column.data_type() == field.data_type() {
+                true => Ok(Arc::clone(column)),
+                false => cast(column, field.data_type()),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+    }
+}

@@ -1,0 +1,87 @@
+//! The plan below the aggregate: from a source's rows to what is aggregated.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::catalog::TableProvider;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::datasource::{MemTable, provider_as_source};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::{ExecutionPlan, collect};
+
+use crate::Result;
+use crate::engine::Engine;
+use crate::view::View;
+
+impl View {
+    /// The plan of the view's input over `table`, which has the source's schema.
+    ///
+    /// # Errors
+    /// The plan cannot be made.
+    pub async fn input_plan(&self, engine: &Engine, table: Arc<dyn TableProvider>) -> Result<Arc<dyn ExecutionPlan>> {
+        let source = provider_as_source(table);
+        let plan = self.input.clone().transform_up(|node| match node {
+            LogicalPlan::TableScan(mut scan) => {
+                scan.source = Arc::clone(&source);
+                Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+            }
+            node => Ok(Transformed::no(node)),
+        })?;
+        Ok(engine.context().state().create_physical_plan(&plan.data).await?)
+    }
+}
+
+/// A view's input, planned once, over batches as they come.
+#[derive(Debug)]
+pub struct Input {
+    view: Arc<View>,
+    engine: Engine,
+    /// The plan over an empty table; its leaf is replaced for every batch.
+    template: Arc<dyn ExecutionPlan>,
+    /// What the leaf gives: some of the source's columns, in the source's order.
+    scanned: SchemaRef,
+}
+
+impl Input {
+    /// Plans the input of `view`.
+    ///
+    /// # Errors
+    /// The plan cannot be made.
+    pub async fn new(engine: &Engine, view: Arc<View>) -> Result<Self> {
+        let table = Arc::new(MemTable::try_new(view.source.schema(), vec![vec![]])?);
+        let template = view.input_plan(engine, table).await?;
+        let mut leaf = Arc::clone(&template);
+        while let Some(child) = leaf.children().first().map(|child| Arc::clone(child)) {
+            leaf = child;
+        }
+        let scanned = leaf.schema();
+        Ok(Self { view, engine: engine.clone(), template, scanned })
+    }
+
+    /// Folds decoded rows into states, in the stored form. `rows` holds at least the columns that the view needs.
+    ///
+    /// # Errors
+    /// DataFusion's failure.
+    pub async fn fold(&self, rows: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
+        let rows = rows.iter().map(|batch| pick(batch, &self.scanned)).collect::<Result<Vec<_>>>()?;
+        let leaf: Arc<dyn ExecutionPlan> = MemorySourceConfig::try_new_exec(&[rows], Arc::clone(&self.scanned), None)?;
+        let plan = Arc::clone(&self.template).transform_up(|node| match node.children().is_empty() {
+            true => Ok(Transformed::yes(Arc::clone(&leaf))),
+            false => Ok(Transformed::no(node)),
+        })?;
+        let states = collect(self.view.partial(plan.data)?, self.engine.task()).await?;
+        states.into_iter().map(|batch| self.view.to_stored(batch)).collect()
+    }
+}
+
+/// The columns of `schema`, by name.
+fn pick(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let from: &Schema = batch.schema_ref();
+    let places = schema.fields().iter().map(|field| from.index_of(field.name()));
+    let columns =
+        places.map(|place| place.map(|place| Arc::clone(batch.column(place)))).collect::<Result<Vec<_>, _>>()?;
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
+}

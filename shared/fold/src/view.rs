@@ -1,0 +1,88 @@
+//! A view, compiled: group keys, aggregate calls, the input below them and what finishes them above.
+//!
+//! ```text
+//! SELECT a, sum(b) / count(*) FROM s WHERE c GROUP BY 1 HAVING …
+//!
+//!   source rows ─► input plan ─► partial ─► states ─► reduce ─► finish: values ─► HAVING, projection ─► rows
+//!                  filter,                   k0 …                (overflow is
+//!                  needed columns            s0 …                 judged here)
+//! ```
+//!
+//! The plan is taken analysed but not optimised: the optimiser would change the states.
+
+mod aggregate;
+mod check;
+mod compile;
+mod shape;
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, SchemaRef};
+use bifold_ledger::VersionId;
+use datafusion::logical_expr::{Aggregate, LogicalPlan};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion::physical_plan::aggregates::PhysicalGroupBy;
+
+pub use compile::{compile, compile_all};
+
+use crate::schema::Source;
+
+/// A compiled view.
+pub struct View {
+    /// Its name.
+    pub name: String,
+    /// Its version: the hash of all that decides its content.
+    pub version: VersionId,
+    /// The SELECT, normalised.
+    pub sql: String,
+    /// The source it reads.
+    pub source: Arc<Source>,
+    /// The finished rows' schema.
+    pub output: SchemaRef,
+    /// The output columns that are group keys, in order.
+    pub keys: Vec<String>,
+    /// The output column that holds the window's start or the event time.
+    pub time_column: Option<String>,
+    /// Output columns that are quantiles from sketches: equal only within their error.
+    pub approximate: Vec<String>,
+    /// The source columns that its input reads: what a decoder has to build.
+    pub needed: Vec<String>,
+    /// The ids of its aggregates' states.
+    pub state_ids: Vec<String>,
+    /// The schema in which states are stored: canonical types, names of their own.
+    pub stored: SchemaRef,
+    /// The schema in which states are merged.
+    pub(crate) merged: SchemaRef,
+    /// The plan below the aggregate, down to the source's scan.
+    pub(crate) input: LogicalPlan,
+    /// The analysed plan with the aggregate still inside.
+    pub(crate) plan: LogicalPlan,
+    pub(crate) aggregate: Aggregate,
+    pub(crate) input_schema: SchemaRef,
+    pub(crate) group_by: Arc<PhysicalGroupBy>,
+    pub(crate) calls: Vec<Arc<AggregateFunctionExpr>>,
+    pub(crate) filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
+    /// What each call's value has to become, where it was widened.
+    pub(crate) guards: Vec<Option<DataType>>,
+    /// Whether the only key is a dummy: a view without GROUP BY.
+    pub(crate) ungrouped: bool,
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View").field("name", &self.name).field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+impl View {
+    /// How many of the stored columns are keys.
+    pub fn key_count(&self) -> usize {
+        self.group_by.num_group_exprs()
+    }
+
+    /// The view's SELECT as it stands over a table of the source's name.
+    pub fn select(&self) -> &str {
+        &self.sql
+    }
+}

@@ -1,0 +1,101 @@
+//! One aggregate call, made ready to merge: refused if it cannot, widened where it could wrap, ordered where order
+//! decides its result.
+
+use arrow::datatypes::DataType;
+use datafusion::common::Column;
+use datafusion::common::DFSchema;
+use datafusion::functions_aggregate::sum::sum_udaf;
+use datafusion::logical_expr::expr::{AggregateFunction, AggregateFunctionParams};
+use datafusion::logical_expr::{Expr, ExprSchemable, SortExpr, cast};
+
+use crate::functions::{Order, order_of, state_id};
+
+/// A call that merges.
+pub(super) struct Call {
+    /// What is folded.
+    pub(super) expr: Expr,
+    /// The type that its value has to become at finish, where `expr`'s is wider.
+    pub(super) guard: Option<DataType>,
+    /// The id of its state.
+    pub(super) state_id: String,
+}
+
+/// Why a call cannot stand in a view.
+pub(super) struct Refused {
+    /// The function's name, to point at.
+    pub(super) word: String,
+    pub(super) message: String,
+    pub(super) hint: String,
+}
+
+/// The decimal that 64-bit integers fit.
+const INTEGER: DataType = DataType::Decimal128(20, 0);
+/// The widest decimal whose sums of 10^10 values fit 128 bits.
+const SAFE_PRECISION: u8 = 28;
+
+/// Makes `expr`, an aggregate call over `input` with the value type `ty`, ready to merge.
+pub(super) fn prepare(expr: &Expr, input: &DFSchema, ty: &DataType) -> Result<Call, Refused> {
+    let (name, call) = unalias(expr)?;
+    let mut params = call.params.clone();
+    let function = call.func.name().to_string();
+    let refuse = |message: String, hint: &str| Refused { word: name.clone(), message, hint: hint.to_string() };
+    let Some(order) = order_of(&function) else {
+        let message = format!("{function}() cannot be merged");
+        return Err(refuse(
+            message,
+            "use an aggregate whose partial results merge, such as count, sum, avg, min or max",
+        ));
+    };
+    if order == Order::Needed && params.order_by.is_empty() {
+        let message = format!("{function}() depends on the order of events");
+        return Err(refuse(message, "add ORDER BY inside the call, for example by the event-time column"));
+    }
+    let ordered = order == Order::Needed;
+    if ordered && !params.distinct {
+        params.order_by.extend(log_order());
+    }
+    let guard = widen(&function, &mut params, input, ty).map_err(|e| refuse(e.to_string(), "check the argument"))?;
+    let arguments = params.args.iter().map(|arg| arg.get_type(input)).collect::<Result<Vec<_>, _>>();
+    let arguments = arguments.map_err(|e| refuse(e.to_string(), "check the arguments"))?;
+    let state_id = state_id(&function, params.distinct, ordered, &arguments);
+    let func = if guard.is_some() && function == "sum" { sum_udaf() } else { call.func.clone() };
+    let expr = Expr::AggregateFunction(AggregateFunction { func, params });
+    Ok(Call { expr, guard, state_id })
+}
+
+fn unalias(expr: &Expr) -> Result<(String, &AggregateFunction), Refused> {
+    match expr {
+        Expr::Alias(alias) => unalias(&alias.expr),
+        Expr::AggregateFunction(call) => Ok((call.func.name().to_string(), call)),
+        other => Err(Refused {
+            word: String::new(),
+            message: format!("{other} is no aggregate call"),
+            hint: "write an aggregate function".to_string(),
+        }),
+    }
+}
+
+/// The event's place in the log: it makes every order unique, so that ties fall alike however states merge.
+fn log_order() -> impl Iterator<Item = SortExpr> {
+    let columns = ["_topic", "_partition", "_offset", "_index"];
+    columns.into_iter().map(|name| Expr::Column(Column::from_name(name)).sort(true, false))
+}
+
+/// Lets sums accumulate where they cannot wrap: DataFusion's wrap silently. The value is judged at finish.
+fn widen(
+    function: &str,
+    params: &mut AggregateFunctionParams,
+    input: &DFSchema,
+    ty: &DataType,
+) -> datafusion::common::Result<Option<DataType>> {
+    let [argument] = &params.args[..] else { return Ok(None) };
+    let wider = match (function, argument.get_type(input)?) {
+        ("sum", t) if t.is_integer() => INTEGER,
+        ("sum" | "avg", DataType::Decimal128(precision, scale)) if precision > SAFE_PRECISION => {
+            DataType::Decimal256(precision, scale)
+        }
+        _ => return Ok(None),
+    };
+    params.args = vec![cast(argument.clone(), wider)];
+    Ok(Some(ty.clone()))
+}

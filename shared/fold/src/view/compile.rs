@@ -1,0 +1,319 @@
+//! From a view's SQL to a [`View`].
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use bifold_ledger::VersionId;
+use datafusion::common::Column;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::error::{DataFusionError, Result as DataFusionResult};
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, Volatility, lit};
+use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
+use datafusion::optimizer::{Optimizer, OptimizerContext};
+use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
+use datafusion::physical_expr::create_physical_expr;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
+use datafusion::sql::parser::Statement as DataFusionStatement;
+use datafusion::sql::sqlparser::ast::Statement;
+use datafusion::sql::sqlparser::tokenizer::Location;
+use sha2::{Digest, Sha256};
+
+use super::{View, aggregate, check, shape};
+use crate::engine::Engine;
+use crate::error::PipelineError;
+use crate::pipeline::{Pipeline, ViewText};
+use crate::schema::Source;
+
+/// Compiles every view of a pipeline.
+///
+/// # Errors
+/// The first view that cannot be merged or is wrong otherwise.
+pub async fn compile_all(engine: &Engine, pipeline: &Pipeline) -> Result<Vec<Arc<View>>, PipelineError> {
+    let mut views = vec![];
+    for view in &pipeline.views {
+        views.push(Arc::new(compile(engine, pipeline, view).await?));
+    }
+    Ok(views)
+}
+
+/// Compiles one view.
+///
+/// # Errors
+/// What is wrong with it, where, and what to do.
+pub async fn compile(engine: &Engine, pipeline: &Pipeline, text: &ViewText) -> Result<View, PipelineError> {
+    let (_, name) = check::select_of(text)?;
+    let Some(source) = pipeline.sources.iter().find(|source| source.name == name) else {
+        let nearest = pipeline.sources.iter().min_by_key(|s| strsim::damerau_levenshtein(&s.name, &name));
+        let hint = nearest.map(|nearest| format!("the nearest source is {:?}", nearest.name));
+        return Err(text.place.error_at(&name, format!("there is no source {name:?}"), hint));
+    };
+    let source = Arc::new(source.clone());
+    let wrong = |error: DataFusionError| planning_error(text, &source, error);
+    let state = state_of(engine, &source).map_err(wrong)?;
+    let statement = Statement::Query(text.query.clone());
+    let plan = state.statement_to_plan(DataFusionStatement::Statement(Box::new(statement))).await.map_err(wrong)?;
+    refuse_volatile(text, &plan)?;
+    let plan = analyse(&state, plan).map_err(wrong)?;
+    let found = the_aggregate(text, &plan)?;
+    build(text, Arc::clone(&source), &state, plan, found).map_err(|failure| match failure {
+        Failure::Plan(error) => planning_error(text, &source, error),
+        Failure::Refused(refused) => text.place.error_at(&refused.word, refused.message, Some(refused.hint)),
+    })
+}
+
+enum Failure {
+    Plan(DataFusionError),
+    Refused(aggregate::Refused),
+}
+
+impl From<DataFusionError> for Failure {
+    fn from(error: DataFusionError) -> Self {
+        Failure::Plan(error)
+    }
+}
+
+/// A session in which the source is an empty table.
+fn state_of(engine: &Engine, source: &Source) -> DataFusionResult<SessionState> {
+    let context = datafusion::execution::context::SessionContext::new_with_state(engine.context().state());
+    context.deregister_table(quoted(&source.name))?;
+    context.register_table(quoted(&source.name), Arc::new(EmptyTable::new(source.schema())))?;
+    Ok(context.state())
+}
+
+fn quoted(name: &str) -> datafusion::common::TableReference {
+    datafusion::common::TableReference::bare(name.to_string())
+}
+
+/// Type coercion and constant folding alone: no rule that may restructure the aggregate.
+fn analyse(state: &SessionState, plan: LogicalPlan) -> DataFusionResult<LogicalPlan> {
+    let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
+    let context = OptimizerContext::new_with_config_options(Arc::clone(state.config_options()));
+    let context = context.with_skip_failing_rules(false);
+    Optimizer::with_rules(vec![Arc::new(SimplifyExpressions::new())]).optimize(plan, &context, |_, _| {})
+}
+
+fn refuse_volatile(text: &ViewText, plan: &LogicalPlan) -> Result<(), PipelineError> {
+    let mut offender: Option<(String, &str)> = None;
+    let walked = plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                match expr {
+                    Expr::ScalarFunction(f) if f.func.signature().volatility != Volatility::Immutable => {
+                        offender.get_or_insert((f.func.name().to_string(), "depends on more than the event"));
+                    }
+                    Expr::WindowFunction(f) => {
+                        offender
+                            .get_or_insert((f.fun.name().to_string(), "is a window function, which cannot be merged"));
+                    }
+                    Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) => {
+                        offender.get_or_insert(("SELECT".to_string(), "is a subquery, which cannot be merged"));
+                    }
+                    _ => {}
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    });
+    match (walked, offender) {
+        (Ok(_), None) => Ok(()),
+        (_, Some((name, why))) => {
+            let hint = "a view's result must follow from the events alone, so that it can be computed again; \
+                        use such functions in the query of the view"
+                .to_string();
+            Err(text.place.error_at(&name, format!("{name} {why}"), Some(hint)))
+        }
+        (Err(e), None) => Err(text.place.error_at("SELECT", e.to_string(), None)),
+    }
+}
+
+fn the_aggregate(text: &ViewText, plan: &LogicalPlan) -> Result<Aggregate, PipelineError> {
+    let mut found = vec![];
+    let walked = plan.apply(|node| {
+        if let LogicalPlan::Aggregate(aggregate) = node {
+            found.push(aggregate.clone());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    let refuse =
+        |word: &str, message: &str, hint: &str| Err(text.place.error_at(word, message, Some(hint.to_string())));
+    if walked.is_err() || found.len() != 1 {
+        return refuse("SELECT", "a view aggregates", "add GROUP BY, or an aggregate such as count(*)");
+    }
+    let aggregate = found.remove(0);
+    if aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
+        return refuse("GROUP", "grouping sets cannot be merged", "make one view of each set of columns");
+    }
+    Ok(aggregate)
+}
+
+fn build(
+    text: &ViewText,
+    source: Arc<Source>,
+    state: &SessionState,
+    plan: LogicalPlan,
+    aggregate: Aggregate,
+) -> Result<View, Failure> {
+    let ungrouped = aggregate.group_expr.is_empty();
+    let keys = if ungrouped { vec![lit(0i64).alias("_all")] } else { aggregate.group_expr.clone() };
+    let value_fields = &aggregate.schema.fields()[aggregate.group_expr.len()..];
+    let mut calls = vec![];
+    for (expr, field) in aggregate.aggr_expr.iter().zip(value_fields) {
+        let call = aggregate::prepare(expr, aggregate.input.schema(), field.data_type()).map_err(Failure::Refused)?;
+        calls.push(call);
+    }
+    let exprs = keys.iter().chain(calls.iter().map(|call| &call.expr));
+    let input = narrow(&aggregate, exprs)?;
+    let schema = input.schema();
+    let input_schema: SchemaRef = Arc::clone(schema.inner());
+    let (props, planning) = (state.execution_props(), PhysicalPlanningContext::default());
+    let group_exprs = keys
+        .iter()
+        .map(|expr| Ok((create_physical_expr(expr, schema, props, &planning)?, expr.schema_name().to_string())))
+        .collect::<DataFusionResult<Vec<_>>>()?;
+    let group_by = Arc::new(PhysicalGroupBy::new_single(group_exprs));
+    let (mut functions, mut filters) = (vec![], vec![]);
+    for call in &calls {
+        let lowered = LoweredAggregateBuilder::new(&call.expr, schema, &input_schema, props, &planning).build()?;
+        functions.push(lowered.aggregate);
+        filters.push(lowered.filter);
+    }
+    let empty = MemorySourceConfig::try_new_exec(&[vec![]], Arc::clone(&input_schema), None)?;
+    let partial = AggregateExec::try_new(
+        AggregateMode::Partial,
+        Arc::clone(&group_by),
+        functions.clone(),
+        filters.clone(),
+        empty,
+        Arc::clone(&input_schema),
+    )?;
+    let (merged, stored) = state_schemas(&partial.schema(), keys.len());
+    let shape = shape::shape_of(&plan, &aggregate, &source);
+    let sql = text.query.to_string();
+    let state_ids: Vec<String> = calls.iter().map(|call| call.state_id.clone()).collect();
+    Ok(View {
+        name: text.name.clone(),
+        version: version_of(&text.name, &sql, &source, &state_ids),
+        sql,
+        output: Arc::clone(plan.schema().inner()),
+        keys: shape.keys,
+        time_column: shape.time_column,
+        approximate: shape.approximate,
+        needed: scanned_columns(state, &input)?,
+        state_ids,
+        stored,
+        merged,
+        input,
+        plan,
+        input_schema,
+        group_by,
+        calls: functions,
+        filters,
+        guards: calls.into_iter().map(|call| call.guard).collect(),
+        ungrouped,
+        aggregate,
+        source,
+    })
+}
+
+/// The aggregate's input, narrowed to the columns that keys and calls read.
+fn narrow<'a>(aggregate: &Aggregate, exprs: impl Iterator<Item = &'a Expr>) -> DataFusionResult<LogicalPlan> {
+    let mut read: BTreeSet<Column> = BTreeSet::new();
+    for expr in exprs {
+        read.extend(expr.column_refs().into_iter().cloned());
+    }
+    let schema = aggregate.input.schema();
+    let mut columns = vec![];
+    for (qualifier, field) in schema.iter() {
+        let column = Column::new(qualifier.cloned(), field.name());
+        let is_read = |r: &Column| r.name == column.name && (r.relation.is_none() || r.relation == column.relation);
+        if read.iter().any(is_read) {
+            columns.push(Expr::Column(column));
+        }
+    }
+    if columns.is_empty() {
+        // count(*) alone: one cheap column carries the rows.
+        let (qualifier, field) = schema.qualified_field_with_unqualified_name("_offset")?;
+        columns.push(Expr::Column(Column::new(qualifier.cloned(), field.name())));
+    }
+    LogicalPlanBuilder::from(aggregate.input.as_ref().clone()).project(columns)?.build()
+}
+
+/// The source columns that the optimised input scans.
+fn scanned_columns(state: &SessionState, input: &LogicalPlan) -> DataFusionResult<Vec<String>> {
+    let mut columns = vec![];
+    state.optimize(input)?.apply(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            columns.extend(scan.projected_schema.fields().iter().map(|field| field.name().clone()));
+            for filter in &scan.filters {
+                columns.extend(filter.column_refs().into_iter().map(|column| column.name.clone()));
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    columns.sort();
+    columns.dedup();
+    Ok(columns)
+}
+
+/// The schemas of states: as they merge, and as they are stored. Every column is nullable and has a name of its own;
+/// stored types are canonical.
+fn state_schemas(partial: &Schema, keys: usize) -> (SchemaRef, SchemaRef) {
+    let name = |i: usize| if i < keys { format!("k{i}") } else { format!("s{}", i - keys) };
+    let fields = |ty: fn(&DataType) -> DataType| -> SchemaRef {
+        let fields = partial.fields().iter().enumerate();
+        Arc::new(Schema::new(fields.map(|(i, f)| Field::new(name(i), ty(f.data_type()), true)).collect::<Vec<_>>()))
+    };
+    (fields(DataType::clone), fields(canonical))
+}
+
+/// Storage has one type for text and one for bytes.
+fn canonical(ty: &DataType) -> DataType {
+    let field = |f: &Arc<Field>| Arc::new(f.as_ref().clone().with_data_type(canonical(f.data_type())));
+    match ty {
+        DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+        DataType::BinaryView | DataType::LargeBinary => DataType::Binary,
+        DataType::Dictionary(_, value) => canonical(value),
+        DataType::List(item) => DataType::List(field(item)),
+        DataType::LargeList(item) => DataType::LargeList(field(item)),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(field).collect()),
+        other => other.clone(),
+    }
+}
+
+/// The hash of all that decides a view's content; no plan text, no library version.
+fn version_of(name: &str, sql: &str, source: &Source, state_ids: &[String]) -> VersionId {
+    let text = serde_json::json!({ "view": name, "sql": sql, "source": source, "states": state_ids }).to_string();
+    let hash = Sha256::digest(text.as_bytes());
+    VersionId(hash[..8].iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// DataFusion's planning error at the place it names, with the nearest column where one is missing.
+fn planning_error(text: &ViewText, source: &Source, error: DataFusionError) -> PipelineError {
+    let at = error.diagnostic().and_then(|d| d.span).map(|span| Location::new(span.start.line, span.start.column));
+    let root = error.find_root();
+    let message = error.diagnostic().map_or_else(|| root.strip_backtrace(), |d| d.message.clone());
+    let mut hint = error.diagnostic().and_then(|d| d.helps.first().map(|help| help.message.clone()));
+    let mut word = "SELECT".to_string();
+    if let DataFusionError::SchemaError(schema_error, _) = root
+        && let datafusion::common::SchemaError::FieldNotFound { field, .. } = schema_error.as_ref()
+    {
+        word.clone_from(&field.name);
+        let distance = |column: &&crate::schema::Column| strsim::damerau_levenshtein(&column.name, &field.name);
+        let exact = source.columns.iter().find(|column| column.name.eq_ignore_ascii_case(&field.name));
+        hint = match (exact, source.columns.iter().min_by_key(distance)) {
+            (Some(column), _) => Some(format!("names are case-sensitive: write {:?} in double quotes", column.name)),
+            (None, Some(column)) => Some(format!("the nearest column is {:?}", column.name)),
+            (None, None) => hint,
+        };
+    }
+    match at {
+        Some(at) => text.place.error(at, message, hint),
+        None => text.place.error_at(&word, message, hint),
+    }
+}

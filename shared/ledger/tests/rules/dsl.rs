@@ -1,0 +1,197 @@
+//! Traces as text: steps separated by `;`, partitions `p0` and `p1` of the topic `w`, vectors `(a,b)`.
+//!
+//! ```text
+//! O(0,5)                   the origins, if not (0,0); only as the first step
+//! D v1   D u1@u            declared, of view v or of another
+//! R v1,v2   S v1   M 1     retired, selected, format
+//! A p0→3 p1→1              archived, from the archive frontier; a range p0[0,3) says its start
+//! F p0→2   F{v1} p0[0,2)   folded, for all active versions or for those named
+//! P(1,0)   P@3{v1}(1,0)    published, for all active versions, planned now; or planned at 3, for those named
+//! ```
+//!
+//! `(1)` leaves p1 out, `(–,1)` p0. The created entry is number 1, the first step 2.
+
+use bifold_ledger::{
+    ArchiveCounts, Body, Cover, Entry, File, Ledger, Nonce, Number, Offsets, PublishedVersion, Ranges, Refusal, Span,
+    TopicPartition, VersionId,
+};
+
+/// A ledger and the entries that made it.
+pub(crate) struct Trace {
+    pub(crate) ledger: Ledger,
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// The ledger after a trace, every step of which is valid.
+pub(crate) fn run(text: &str) -> Ledger {
+    trace(text).ledger
+}
+
+/// The same with its entries.
+pub(crate) fn trace(text: &str) -> Trace {
+    let steps = steps(text);
+    let mut trace = Trace::begin(&steps);
+    for step in &steps {
+        trace.put(step).unwrap_or_else(|refusal| panic!("{text}: {step} is refused: {refusal}"));
+    }
+    trace
+}
+
+/// Why the last step of a trace is refused; the ones before it are valid.
+pub(crate) fn refusal(text: &str) -> String {
+    let mut steps = steps(text);
+    let last = steps.pop().expect("a trace has steps");
+    let mut trace = Trace::begin(&steps);
+    for step in steps {
+        trace.put(step).unwrap_or_else(|refusal| panic!("{text}: {step} is refused: {refusal}"));
+    }
+    match trace.put(last) {
+        Ok(()) => panic!("{text}: {last} is accepted"),
+        Err(refusal) => refusal.to_string(),
+    }
+}
+
+/// Each trace is valid up to its last step, which is refused with a message that begins so.
+pub(crate) fn refused(cases: &[(&str, &str)]) {
+    for (text, message) in cases {
+        let refusal = refusal(text);
+        assert!(refusal.starts_with(message), "{text}: {refusal}");
+    }
+}
+
+fn steps(text: &str) -> Vec<&str> {
+    text.split(';').map(str::trim).filter(|step| !step.is_empty()).collect()
+}
+
+impl Trace {
+    fn begin(steps: &[&str]) -> Trace {
+        let origins = match steps.first() {
+            Some(step) if step.starts_with('O') => vector(step),
+            _ => vector("(0,0)"),
+        };
+        let topics = [("w".to_string(), "id-of-w".to_string())].into();
+        let mut trace = Trace { ledger: Ledger::default(), entries: vec![] };
+        trace.append(Body::Created { format: 1, source: "s".into(), topics, origins }).expect("it is the first");
+        trace
+    }
+
+    /// Puts one step, if the rules allow it.
+    pub(crate) fn put(&mut self, step: &str) -> Result<(), Refusal> {
+        if step.starts_with('O') { Ok(()) } else { self.append(body(step, &self.ledger)) }
+    }
+
+    fn append(&mut self, body: Body) -> Result<(), Refusal> {
+        let entry = entry(self.ledger.number + 1, body);
+        self.ledger.apply(&entry)?;
+        self.entries.push(entry);
+        Ok(())
+    }
+}
+
+/// The body that a step means on `ledger`.
+pub(crate) fn body(step: &str, ledger: &Ledger) -> Body {
+    let rest = step[1..].trim();
+    let named = between(step, '{', '}').map(versions);
+    match &step[..1] {
+        "D" => {
+            let (version, view) = rest.split_once('@').unwrap_or((rest, "v"));
+            Body::Declared { view: view.into(), version: version.into(), sql: format!("SELECT {version}") }
+        }
+        "R" => Body::Retired { versions: versions(rest) },
+        "S" => Body::Selected { version: rest.into() },
+        "M" => Body::Format { format: rest.parse().expect("a format") },
+        "A" => {
+            let ranges = ranges(rest, |at| ledger.archived(at));
+            let counts = ArchiveCounts { rows: ranges.positions() as u64, ..ArchiveCounts::default() };
+            Body::Archived { ranges, rows: vec![file("rows")], dead: vec![], counts }
+        }
+        "F" => {
+            let ranges = ranges(rest, |at| ledger.frontier(at));
+            let (versions, events) = (named.unwrap_or_else(|| ledger.active()), ranges.positions() as u64);
+            Body::Folded { ranges, versions, delta: file("delta"), events }
+        }
+        "P" => {
+            let plan = step.split(['@', '{', '(']).nth(1).filter(|_| step.contains('@'));
+            let plan = plan.map_or(ledger.number, |plan| plan.parse().expect("a number"));
+            let versions = named.unwrap_or_else(|| ledger.active()).into_iter();
+            let versions = versions.map(|version| published(version, "run")).collect();
+            Body::Published { plan, boundary: vector(step), versions }
+        }
+        other => panic!("no such step: {other}"),
+    }
+}
+
+/// An entry with `body`, whose nonce is its number's.
+pub(crate) fn entry(number: Number, body: Body) -> Entry {
+    let at = "2026-11-21T10:00:00Z".into();
+    Entry { number, writer: "test".into(), nonce: Nonce(format!("nonce-{number}")), at, body }
+}
+
+/// A batch view of one run.
+pub(crate) fn published(version: VersionId, path: &str) -> PublishedVersion {
+    PublishedVersion { version, runs: vec![file(path)], full: false }
+}
+
+/// A file of some name.
+pub(crate) fn file(path: &str) -> File {
+    File { path: path.into(), bytes: 100, crc32: 7, rows: 10 }
+}
+
+/// The partition `partition` of the topic w.
+pub(crate) fn p(partition: i32) -> TopicPartition {
+    TopicPartition::new("w", partition)
+}
+
+/// The vector in a step, or alone.
+pub(crate) fn vector(text: &str) -> Offsets {
+    let inner = between(text, '(', ')').expect("a vector").split(',').map(str::trim).enumerate();
+    let named = inner.filter(|(_, next)| *next != "–" && !next.is_empty());
+    named.map(|(i, next)| (p(i as i32), next.parse().expect("an offset"))).collect()
+}
+
+/// A vector as it is written here.
+pub(crate) fn show(offsets: &Offsets) -> String {
+    let last = offsets.iter().map(|(at, _)| at.partition).max().unwrap_or(-1);
+    let next = |i| offsets.get(&p(i)).map_or("–".to_string(), |next| next.to_string());
+    format!("({})", (0..=last).map(next).collect::<Vec<_>>().join(","))
+}
+
+/// What is durable of a version: `boundary + units = frontier`, or why nothing is.
+pub(crate) fn durable(ledger: &Ledger, version: &str) -> String {
+    match ledger.cover(&version.into()) {
+        Ok(Cover { boundary, units, frontier, .. }) => {
+            let units: Vec<_> = units.iter().map(|unit| unit.number).collect();
+            format!("{} + {units:?} = {}", show(&boundary), show(&frontier))
+        }
+        Err(gap) => gap.to_string(),
+    }
+}
+
+/// The ranges `p0→3` (from where a partition stands) and `p0[0,3)` of a text.
+pub(crate) fn ranges(text: &str, stands: impl Fn(&TopicPartition) -> i64) -> Ranges {
+    let mut ranges = Ranges::default();
+    for token in text.split_whitespace().filter(|token| token.starts_with('p')) {
+        let (name, span) = match (token.split_once('→'), between(token, '[', ')')) {
+            (Some((name, end)), _) => (name, (None, end)),
+            (_, Some(inner)) => {
+                let (start, end) = inner.split_once(',').expect("start,end");
+                (token.split('[').next().expect("a name"), (Some(start), end))
+            }
+            _ => panic!("no range: {token}"),
+        };
+        let at = p(name[1..].parse().expect("a partition"));
+        let number = |text: &str| text.trim().parse::<i64>().expect("an offset");
+        let start = span.0.map_or_else(|| stands(&at), number);
+        ranges.0.insert(at, Span::new(start, number(span.1)));
+    }
+    ranges
+}
+
+fn versions(text: &str) -> Vec<VersionId> {
+    text.split(',').map(str::trim).filter(|id| !id.is_empty()).map(VersionId::from).collect()
+}
+
+fn between(text: &str, open: char, close: char) -> Option<&str> {
+    let (_, rest) = text.split_once(open)?;
+    rest.split_once(close).map(|(inner, _)| inner)
+}

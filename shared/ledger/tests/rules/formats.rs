@@ -1,0 +1,201 @@
+//! What is stored: golden files of the entries, OFFSETS as text, the format (rule 28).
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use bifold_ledger::{
+    ArchiveCounts, Body, Entry, FORMAT, Nonce, Offsets, PublishedVersion, Ranges, Span, TopicPartition,
+};
+
+use crate::dsl::{file, refused, run, show};
+
+fn golden(name: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.json"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}.json: {error}"))
+}
+
+fn offsets(text: &str) -> Offsets {
+    text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+/// Each kind as it is written today, by the name of its golden file.
+fn examples() -> Vec<(&'static str, Body)> {
+    let ranges: Ranges = [
+        (TopicPartition::new("wikipedia", 0), Span { start: 8000, end: 13100, leader_epoch: Some(3) }),
+        (TopicPartition::new("import:2015", 0), Span::new(0, 39244)),
+    ]
+    .into_iter()
+    .collect();
+    let counts = ArchiveCounts {
+        rows: 44340,
+        dead: [("malformed".to_string(), 3), ("wrong_type".to_string(), 1)].into(),
+        dead_by_partition: offsets("wikipedia/0:4"),
+        absent: 2,
+    };
+    let published = |version: &str, runs: &[&str], full| PublishedVersion {
+        version: version.into(),
+        runs: runs.iter().map(|path| file(path)).collect(),
+        full,
+    };
+    vec![
+        (
+            "created",
+            Body::Created {
+                format: 1,
+                source: "wikipedia".into(),
+                topics: [
+                    ("wikipedia".to_string(), "Zk9pT2JqU3Jj".to_string()),
+                    ("import:2015".to_string(), String::new()),
+                ]
+                .into(),
+                origins: offsets("import:2015/0:0,wikipedia/0:7000,wikipedia/1:6500"),
+            },
+        ),
+        (
+            "declared",
+            Body::Declared {
+                view: "edits_by_channel".into(),
+                version: "3f9a0c".into(),
+                sql: "SELECT channel, count(*) AS edits FROM wikipedia GROUP BY channel".into(),
+            },
+        ),
+        ("retired", Body::Retired { versions: vec!["3f9a0c".into(), "77e1b2".into()] }),
+        ("selected", Body::Selected { version: "3f9a0c".into() }),
+        (
+            "archived",
+            Body::Archived {
+                ranges: ranges.clone(),
+                rows: vec![file("rows/a"), file("rows/b")],
+                dead: vec![file("dead/a")],
+                counts,
+            },
+        ),
+        (
+            "folded",
+            Body::Folded {
+                ranges,
+                versions: vec!["3f9a0c".into(), "77e1b2".into()],
+                delta: file("delta/a"),
+                events: 44340,
+            },
+        ),
+        (
+            "published",
+            Body::Published {
+                plan: 41,
+                boundary: offsets("import:2015/0:39244,wikipedia/0:13100,wikipedia/1:6500"),
+                versions: vec![published("3f9a0c", &["view/a", "view/b"], true), published("77e1b2", &[], false)],
+            },
+        ),
+        ("format", Body::Format { format: 1 }),
+    ]
+}
+
+fn example(body: Body) -> Entry {
+    let number = if matches!(body, Body::Created { .. }) { 1 } else { 42 };
+    let (writer, at) = ("speed/host-1".to_string(), "2026-11-21T10:00:00Z".to_string());
+    Entry { number, writer, nonce: Nonce("5f0c9d".into()), at, body }
+}
+
+#[test]
+fn entries_are_written_as_their_golden_files_say() {
+    for (name, body) in examples() {
+        assert_eq!(body.kind(), name);
+        let entry = example(body);
+        let text = serde_json::to_string_pretty(&entry).expect("an entry is JSON") + "\n";
+        assert_eq!(text, golden(name), "{name}");
+        let read: Entry = serde_json::from_str(&text).expect(name);
+        assert_eq!(read, entry, "{name}");
+    }
+}
+
+#[test]
+fn golden_files_of_every_age_load() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut kinds = BTreeSet::new();
+    for path in std::fs::read_dir(folder).expect("the golden files") {
+        let path = path.expect("a file").path();
+        let text = std::fs::read_to_string(&path).expect("text");
+        let entry: Entry = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let again: Entry = serde_json::from_str(&serde_json::to_string(&entry).expect("JSON")).expect("its own JSON");
+        assert_eq!(again, entry, "{}", path.display());
+        kinds.insert(entry.body.kind());
+    }
+    let all: BTreeSet<_> = examples().iter().map(|(name, _)| *name).collect();
+    assert_eq!(kinds, all);
+}
+
+#[test]
+fn an_archived_entry_without_later_fields_has_their_defaults() {
+    let entry: Entry = serde_json::from_str(&golden("archived_without_dead_by_partition")).expect("an old entry");
+    let Body::Archived { counts, ranges, .. } = entry.body else { panic!("archived") };
+    assert!(counts.dead_by_partition.is_empty());
+    assert_eq!(ranges.iter().next().expect("a range").1.leader_epoch, None);
+}
+
+#[test]
+fn an_entry_of_an_unknown_kind_does_not_load() {
+    let unknown = golden("selected").replace("selected", "teleported");
+    let error = serde_json::from_str::<Entry>(&unknown).expect_err("unknown").to_string();
+    assert!(error.contains("unknown variant `teleported`"), "{error}");
+}
+
+#[test]
+fn offsets_are_read_as_they_are_written() {
+    for (text, written) in [
+        ("w/0:5", "w/0:5"),
+        ("w/1:2,w/0:5", "w/0:5,w/1:2"),
+        ("w/10:1,w/9:1", "w/9:1,w/10:1"), // by number, not by text
+        (" w/0:5 , w/1:2 ", "w/0:5,w/1:2"),
+        ("import:2015/0:39244", "import:2015/0:39244"),
+        ("import:2015/edits/0:7", "import:2015/edits/0:7"),
+        ("a.b-c_d/3:9223372036854775807", "a.b-c_d/3:9223372036854775807"),
+        ("w/0:0", "w/0:0"),
+        ("", ""),
+    ] {
+        let read = offsets(text);
+        assert_eq!(read.to_string(), written, "{text:?}");
+        assert_eq!(offsets(written), read);
+    }
+}
+
+#[test]
+fn what_is_no_offsets_is_refused_by_name() {
+    for text in ["w", "w/0", "w:5", "w/0:", "w/0:x", "w/x:5", "w/-1:5", "w/0:-5", "/0:5", "w/:5", "w/0:1.5", "latest"] {
+        let error = format!("w/1:1,{text}").parse::<Offsets>().expect_err(text).to_string();
+        assert_eq!(error, format!("{text:?} is not of the form topic/partition:next"));
+    }
+    let error = "w0".parse::<TopicPartition>().expect_err("no number").to_string();
+    assert_eq!(error, "\"w0\" is not of the form topic/partition");
+}
+
+#[test]
+fn offsets_compare_by_partition() {
+    let (a, b) = (offsets("w/0:5,w/1:2"), offsets("w/0:3,w/2:4"));
+    assert_eq!(a.clone().max(&b).to_string(), "w/0:5,w/1:2,w/2:4");
+    assert!(a.reaches(&offsets("w/0:5")) && a.reaches(&offsets("")) && a.reaches(&offsets("w/7:0")) && !a.reaches(&b));
+    let short: Vec<_> = a.short_of(&b).map(|(at, have, want)| (at.to_string(), have, want)).collect();
+    assert_eq!(short, [("w/2".to_string(), 0, 4)]);
+}
+
+#[test]
+fn rule_28_a_binary_stops_at_a_format_above_its_own() {
+    assert_eq!(run("D v1; M 1; D v2").format, FORMAT);
+    refused(&[("D v1; M 2", "the source needs ledger format 2, this bifold knows 1; run a newer bifold")]);
+    let Body::Created { source, topics, origins, .. } = examples().remove(0).1 else { panic!("created") };
+    let newer = Body::Created { format: FORMAT + 1, source, topics, origins };
+    assert!(bifold_ledger::Ledger::default().check(1, &newer).is_err());
+}
+
+#[test]
+#[ignore = "defect: a lower format is accepted"]
+fn rule_28_a_format_is_never_lowered() {
+    refused(&[("D v1; M 0", "")]);
+}
+
+#[test]
+fn rule_28_a_snapshot_states_the_format() {
+    let snapshot = serde_json::to_value(run("D v1; F p0→1")).expect("a ledger is JSON");
+    assert_eq!((snapshot["format"].as_u64(), snapshot["number"].as_u64()), (Some(u64::from(FORMAT)), Some(3)));
+    assert_eq!(show(&run("O(3,4)").origins), "(3,4)");
+}
