@@ -117,7 +117,8 @@ pub fn chain(frontier: &Offsets, offered: &[LiveUnit]) -> Chain {
     let mut used = vec![];
     loop {
         let joins = |unit: &LiveUnit| {
-            !unit.ranges.is_empty() && unit.ranges.iter().all(|(at, span)| span.start == frontier.or_zero(at))
+            !unit.ranges.is_empty()
+                && unit.ranges.iter().all(|(at, span)| span.is_empty() || span.start == frontier.or_zero(at))
         };
         let Some(next) = (0..offered.len()).find(|i| !used.contains(i) && joins(&offered[*i])) else {
             return Chain { used, frontier };

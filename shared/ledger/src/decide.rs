@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::entry::File;
 use crate::ledger::{Ledger, VersionState};
 use crate::names::{Number, VersionId};
-use crate::offsets::{Offsets, TopicPartition};
+use crate::offsets::Offsets;
 
 /// How a batch view is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -47,12 +47,14 @@ pub struct VersionPlan {
 
 impl Ledger {
     /// The newest vector that a batch run may choose as boundary: the longest prefix of folded units that the archive
-    /// wholly covers (every such prefix is a cut). Only where the archive is more than `leap` offsets ahead of the
-    /// fold in one partition, and nowhere behind it, it is the archive's own frontier.
+    /// wholly covers (every such prefix is a cut). Where the archive is more than `leap` offsets ahead of the fold in
+    /// one partition, it is the archive's own frontier, if that is a cut which every building version can start from.
     pub fn next_boundary(&self, leap: i64) -> Offsets {
-        let behind = |at: &TopicPartition, next: i64| next - self.frontier(at);
-        if self.archived.reaches(&self.effective()) && self.archived.iter().any(|(at, next)| behind(at, next) > leap) {
-            return self.origins.clone().max(&self.archived);
+        let archived = self.origins.clone().max(&self.archived);
+        let far_ahead = archived.iter().any(|(at, next)| next - self.frontier(at) > leap);
+        let is_cut = || self.units.iter().all(|unit| unit.ranges.below(&archived) || unit.ranges.above(&archived));
+        if far_ahead && is_cut() && self.building().all(|(_, version)| archived.reaches(&version.declared_at)) {
+            return archived;
         }
         let mut boundary = self.origins.clone().max(&self.boundary);
         for unit in &self.units {
@@ -118,9 +120,9 @@ impl Ledger {
     /// Versions of a view beyond the newest `keep` that are not served: they may be retired once a newer is served.
     pub fn retirable(&self, view: &str, keep: usize) -> Vec<VersionId> {
         let Some(served) = self.served(view) else { return vec![] };
-        let served_at = self.versions[served].chosen;
+        let served_at = self.versions[served].declared;
         let mut older: Vec<_> =
-            self.versions.iter().filter(|(_, v)| v.view == view && v.active && v.chosen < served_at).collect();
+            self.versions.iter().filter(|(_, v)| v.view == view && v.active && v.declared < served_at).collect();
         older.sort_by_key(|(_, v)| std::cmp::Reverse(v.chosen));
         older.into_iter().skip(keep).map(|(id, _)| id.clone()).collect()
     }

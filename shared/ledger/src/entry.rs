@@ -96,6 +96,11 @@ pub enum Body {
 }
 
 impl Body {
+    /// Whether it is a person's command, which may be repeated under its nonce.
+    pub fn is_command(&self) -> bool {
+        matches!(self, Body::Declared { .. } | Body::Retired { .. } | Body::Selected { .. })
+    }
+
     /// The kind's name, as it is stored.
     pub fn kind(&self) -> &'static str {
         match self {

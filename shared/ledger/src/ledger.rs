@@ -135,8 +135,30 @@ pub enum Refusal {
         /// The format needed.
         format: u32,
     },
+    /// A `format` below the one in force.
+    #[error("the format cannot go back from {now} to {format}")]
+    OlderFormat {
+        /// The entry's format.
+        format: u32,
+        /// The format in force.
+        now: u32,
+    },
+    /// A plan from the future.
+    #[error("a plan at {plan} cannot be published as entry {number}")]
+    Plan {
+        /// The plan's number.
+        plan: Number,
+        /// The entry's number.
+        number: Number,
+    },
+    /// One version named twice.
+    #[error("version {version} is named twice")]
+    Twice {
+        /// The version.
+        version: VersionId,
+    },
     /// An entry without a position.
-    #[error("a {kind} entry without any offset")]
+    #[error("an entry of kind {kind} that holds nothing")]
     Empty {
         /// Its kind.
         kind: &'static str,
@@ -154,7 +176,7 @@ pub enum Refusal {
         frontier: i64,
     },
     /// A delta that lacks an active version, or holds one that is not active.
-    #[error("the delta holds versions {has:?}, active are {active:?}")]
+    #[error("the delta holds versions {}, active are {}", list(has), list(active))]
     Versions {
         /// What it holds.
         has: Vec<VersionId>,
@@ -284,6 +306,7 @@ impl Ledger {
         match body {
             Body::Created { format, .. } | Body::Format { format } => match *format {
                 format if format > FORMAT => Err(Refusal::Format { format }),
+                format if format < self.format => Err(Refusal::OlderFormat { format, now: self.format }),
                 _ => Ok(()),
             },
             Body::Declared { version, .. } => self.expect_active(version, false),
@@ -310,6 +333,11 @@ impl Ledger {
     /// # Errors
     /// The rule it breaks; the state is then unchanged.
     pub fn apply(&mut self, entry: &Entry) -> Result<(), Refusal> {
+        if entry.body.is_command() && self.commands.contains(&entry.nonce) && entry.number == self.number + 1 {
+            // A command seen again is done (rule 5).
+            self.number = entry.number;
+            return Ok(());
+        }
         self.check(entry.number, &entry.body)?;
         match &entry.body {
             Body::Created { format, source, topics, origins } => {
@@ -351,16 +379,17 @@ impl Ledger {
             }
             Body::Published { boundary, versions, .. } => {
                 self.boundary = std::mem::take(&mut self.boundary).max(boundary);
+                let origins = self.origins.clone();
                 for published in versions {
                     let version = self.version_mut(&published.version);
-                    version.boundary = Some(boundary.clone());
+                    version.boundary = Some(origins.clone().max(boundary));
                     version.published = Some(entry.number);
                     version.runs.clone_from(&published.runs);
                 }
                 self.forget_covered_units();
             }
         }
-        if matches!(entry.body, Body::Declared { .. } | Body::Retired { .. } | Body::Selected { .. }) {
+        if entry.body.is_command() {
             self.commands.insert(entry.nonce.clone());
         }
         self.number = entry.number;
@@ -388,7 +417,9 @@ impl Ledger {
     /// Drops the units that lie below what every active version needs (rule 19).
     fn forget_covered_units(&mut self) {
         let active: Vec<&VersionState> = self.versions.values().filter(|v| v.active).collect();
-        self.units.retain(|unit| active.iter().any(|v| !unit.ranges.below(v.needs_from())));
+        let boundary = &self.boundary;
+        self.units
+            .retain(|unit| !unit.ranges.below(boundary) || active.iter().any(|v| !unit.ranges.below(v.needs_from())));
     }
 
     fn version_mut(&mut self, version: &VersionId) -> &mut VersionState {
@@ -401,6 +432,9 @@ impl Ledger {
     }
 
     fn check_retired(&self, versions: &[VersionId]) -> Result<(), Refusal> {
+        if versions.is_empty() {
+            return Err(Refusal::Empty { kind: "retired" });
+        }
         for version in versions {
             self.expect_active(version, true)?;
             let view = &self.versions[version].view;
@@ -416,6 +450,14 @@ impl Ledger {
         if versions.is_empty() {
             return Err(Refusal::Empty { kind: "published" });
         }
+        if plan > self.number {
+            return Err(Refusal::Plan { plan, number: self.number + 1 });
+        }
+        let mut names = BTreeSet::new();
+        if let Some(twice) = versions.iter().find(|published| !names.insert(&published.version)) {
+            return Err(Refusal::Twice { version: twice.version.clone() });
+        }
+        let boundary = &self.origins.clone().max(boundary);
         for (at, next) in boundary.iter() {
             if next > self.archived(at) {
                 return Err(Refusal::NotArchived { at: at.clone(), boundary: next, archived: self.archived(at) });
@@ -466,15 +508,20 @@ impl ArchiveCounts {
 }
 
 fn starts_at(kind: &'static str, ranges: &Ranges, frontier: impl Fn(&TopicPartition) -> i64) -> Result<(), Refusal> {
-    if ranges.0.is_empty() || ranges.0.values().any(|span| span.is_empty()) {
+    if ranges.is_empty() {
         return Err(Refusal::Empty { kind });
     }
-    for (at, span) in ranges.iter() {
+    for (at, span) in ranges.iter().filter(|(_, span)| !span.is_empty()) {
         if span.start != frontier(at) {
             return Err(Refusal::Start { kind, at: at.clone(), start: span.start, frontier: frontier(at) });
         }
     }
     Ok(())
+}
+
+fn list(versions: &[VersionId]) -> String {
+    let names: Vec<&str> = versions.iter().map(|version| version.0.as_str()).collect();
+    format!("[{}]", names.join(", "))
 }
 
 fn note_epochs(epochs: &mut BTreeMap<TopicPartition, i32>, ranges: &Ranges) {

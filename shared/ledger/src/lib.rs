@@ -7,9 +7,9 @@
 //! - [`offsets`]: partitions, offset vectors, ranges
 //! - [`entry`]: what an entry says
 //! - [`ledger`]: replay, and the rules an entry is checked by
-//! - [`decide`]: resume points, boundaries, batch plans, the served version
+//! - [`decide`]: boundaries, batch plans, the served version
 //! - [`cover`]: which units make an answer
-//! - [`names`]: identifiers
+//! - [`names`] holds identifiers
 
 pub mod cover;
 pub mod decide;

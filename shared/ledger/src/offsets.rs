@@ -96,7 +96,7 @@ impl Offsets {
 
     /// Advances every partition to the ends of `ranges`.
     pub fn advance_by(&mut self, ranges: &Ranges) {
-        for (at, span) in ranges.iter() {
+        for (at, span) in ranges.iter().filter(|(_, span)| !span.is_empty()) {
             self.advance(at, span.end);
         }
     }

@@ -118,6 +118,9 @@ impl Journal {
     /// # Errors
     /// As [`append`](Self::append).
     pub async fn append_as(&mut self, body: Body, nonce: Nonce) -> Result<Appended, Error> {
+        if body.is_command() && self.ledger.commands.contains(&nonce) {
+            return Ok(Appended::Won(self.ledger.number));
+        }
         let number = self.ledger.number + 1;
         let refused = |refusal| Error::Refused { source_name: self.files.layout.source().to_string(), refusal };
         self.ledger.check(number, &body).map_err(refused)?;

@@ -188,7 +188,6 @@ fn rule_28_a_binary_stops_at_a_format_above_its_own() {
 }
 
 #[test]
-#[ignore = "defect: a lower format is accepted"]
 fn rule_28_a_format_is_never_lowered() {
     refused(&[("D v1; M 0", "")]);
 }

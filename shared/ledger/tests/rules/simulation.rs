@@ -301,7 +301,6 @@ proptest! {
     }
 
     #[test]
-    #[ignore = "defect: `retired` forgets epochs that no boundary covers yet"]
     fn at_rest_every_active_version_is_built((origins, acts) in worlds()) {
         let mut world = World::new(origins);
         acts.into_iter().for_each(|act| world.step(act));
