@@ -1,1 +1,20 @@
-//! Skeleton.
+//! The batch layer: the master dataset, and batch views recomputed from it.
+//!
+//! - [`collect`]: Kafka → archive, exactly once through the ledger
+//! - [`archive`]: the archive as tables: its columns, or its payloads decoded again
+//! - [`recompute`]: archive → batch views, published atomically
+//! - [`schedule`]: when runs start by themselves
+//! - [`verify`]: an answer against plain SQL over the payloads
+//! - [`dead_letters`]: what could not be decoded
+
+pub mod archive;
+pub mod collect;
+pub mod dead_letters;
+pub mod error;
+pub mod recompute;
+pub mod schedule;
+pub mod verify;
+
+pub use collect::Collector;
+pub use error::Error;
+pub use recompute::{Recompute, Report};

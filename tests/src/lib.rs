@@ -1,1 +1,3 @@
-//! Skeleton.
+//! What tests share: [`rows`], finished rows as cells that compare.
+
+pub mod rows;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// The type of a declared column.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -143,6 +144,12 @@ impl Source {
     pub fn schema(&self) -> SchemaRef {
         let declared = self.columns.iter().map(|column| Field::new(&column.name, column.ty.arrow(), true));
         Arc::new(Schema::new(declared.chain(META.iter().map(meta_field)).collect::<Vec<_>>()))
+    }
+
+    /// The hash of the definition: records decode alike wherever it is the same.
+    pub fn decoding(&self) -> String {
+        let text = serde_json::to_string(self).expect("a source is JSON");
+        Sha256::digest(text.as_bytes())[..8].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The place of the event-time column.

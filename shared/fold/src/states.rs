@@ -4,15 +4,20 @@
 
 mod finish;
 mod input;
+mod plain;
 
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::compute::cast;
+use arrow::compute::{SortOptions, cast};
 use arrow::datatypes::SchemaRef;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, collect};
 
 pub use input::Input;
@@ -51,6 +56,25 @@ impl View {
         self.aggregate_exec(AggregateMode::PartialReduce, states)
     }
 
+    /// States to one sorted run: every group once, ordered by the keys, spilling where the engine's memory ends.
+    ///
+    /// # Errors
+    /// The plan cannot be made.
+    pub fn sorted_run(&self, states: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        let schema = states.schema();
+        let by = (0..self.key_count()).map(|i| PhysicalSortExpr {
+            expr: Arc::new(Column::new(schema.field(i).name(), i)),
+            options: SortOptions::default(),
+        });
+        let ordering = LexOrdering::new(by).expect("a view has at least one key");
+        let sorted: Arc<dyn ExecutionPlan> =
+            Arc::new(SortExec::new(ordering.clone(), states).with_preserve_partitioning(true));
+        self.reduce_plan(match sorted.output_partitioning().partition_count() {
+            1 => sorted,
+            _ => Arc::new(SortPreservingMergeExec::new(ordering, sorted)),
+        })
+    }
+
     /// Batches of states to fewer state rows, in the stored form.
     ///
     /// # Errors
@@ -67,7 +91,10 @@ impl View {
     }
 
     /// A plan that gives these stored batches, in the form that merges.
-    pub(crate) fn states_plan(&self, states: Vec<RecordBatch>) -> Result<Arc<dyn ExecutionPlan>> {
+    ///
+    /// # Errors
+    /// States of another view.
+    pub fn states_plan(&self, states: Vec<RecordBatch>) -> Result<Arc<dyn ExecutionPlan>> {
         let states = states.into_iter().map(|batch| self.to_merged(batch)).collect::<Result<Vec<_>>>()?;
         Ok(MemorySourceConfig::try_new_exec(&[states], Arc::clone(&self.merged), None)?)
     }

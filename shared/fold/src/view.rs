@@ -19,12 +19,12 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use bifold_ledger::VersionId;
-use datafusion::logical_expr::{Aggregate, LogicalPlan};
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_plan::aggregates::PhysicalGroupBy;
 
-pub use compile::{compile, compile_all};
+pub use compile::{compile, compile_all, compile_stored};
 
 use crate::schema::Source;
 
@@ -63,6 +63,8 @@ pub struct View {
     pub(crate) group_by: Arc<PhysicalGroupBy>,
     pub(crate) calls: Vec<Arc<AggregateFunctionExpr>>,
     pub(crate) filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
+    /// The calls as an ordinary query makes them.
+    pub(crate) plain_calls: Vec<Expr>,
     /// What each call's value has to become, where it was widened.
     pub(crate) guards: Vec<Option<DataType>>,
     /// Whether the only key is a dummy: a view without GROUP BY.
@@ -79,10 +81,5 @@ impl View {
     /// How many of the stored columns are keys.
     pub fn key_count(&self) -> usize {
         self.group_by.num_group_exprs()
-    }
-
-    /// The view's SELECT as it stands over a table of the source's name.
-    pub fn select(&self) -> &str {
-        &self.sql
     }
 }

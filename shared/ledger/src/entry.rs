@@ -46,6 +46,9 @@ pub enum Body {
         version: VersionId,
         /// The view's SQL, normalised.
         sql: String,
+        /// The source's definition that the version decodes by: whoever folds it needs nothing else.
+        #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+        source: serde_json::Value,
     },
     /// Versions become inactive.
     Retired {
@@ -67,6 +70,9 @@ pub enum Body {
         dead: Vec<File>,
         /// How much is in them.
         counts: ArchiveCounts,
+        /// The hash of the source's definition that the rows were decoded by.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        decoding: String,
     },
     /// An epoch was committed.
     Folded {

@@ -36,6 +36,9 @@ pub struct ArchiveUnit {
     pub rows: Vec<File>,
     /// Files of dead letters.
     pub dead: Vec<File>,
+    /// The hash of the source's definition that the rows were decoded by.
+    #[serde(default)]
+    pub decoding: String,
 }
 
 /// What is known of one version of a view. Its life begins at its newest declaration.
@@ -45,6 +48,9 @@ pub struct VersionState {
     pub view: String,
     /// The normalised SQL.
     pub sql: String,
+    /// The source's definition that it decodes by.
+    #[serde(default)]
+    pub source: serde_json::Value,
     /// Whether it is folded and built.
     pub active: bool,
     /// The number of its newest `declared`.
@@ -347,7 +353,7 @@ impl Ledger {
                 self.origins.clone_from(origins);
             }
             Body::Format { format } => self.format = *format,
-            Body::Declared { view, version, sql } => self.declare(entry.number, view, version, sql),
+            Body::Declared { view, version, sql, source } => self.declare(entry.number, view, version, (sql, source)),
             Body::Retired { versions } => {
                 for version in versions {
                     self.version_mut(version).active = false;
@@ -355,7 +361,7 @@ impl Ledger {
                 self.forget_covered_units();
             }
             Body::Selected { version } => self.version_mut(version).chosen = entry.number,
-            Body::Archived { ranges, rows, dead, counts } => {
+            Body::Archived { ranges, rows, dead, counts, decoding } => {
                 self.archived.advance_by(ranges);
                 note_epochs(&mut self.archived_epochs, ranges);
                 self.counts.add(counts);
@@ -364,6 +370,7 @@ impl Ledger {
                     ranges: ranges.clone(),
                     rows: rows.clone(),
                     dead: dead.clone(),
+                    decoding: decoding.clone(),
                 });
             }
             Body::Folded { ranges, versions, delta, events } => {
@@ -396,13 +403,14 @@ impl Ledger {
         Ok(())
     }
 
-    fn declare(&mut self, number: Number, view: &str, version: &VersionId, sql: &str) {
+    fn declare(&mut self, number: Number, view: &str, version: &VersionId, how: (&String, &serde_json::Value)) {
         let effective = self.effective();
         // Complete and empty where nothing lies before it; else building until a batch run has built it (rule 13).
         let boundary = (effective == self.origins).then(|| self.origins.clone());
         let state = VersionState {
             view: view.to_string(),
-            sql: sql.to_string(),
+            sql: how.0.clone(),
+            source: how.1.clone(),
             active: true,
             declared: number,
             declared_at: effective,

@@ -81,7 +81,8 @@ impl Chunk {
         self.records.iter().map(|place| self.record(place))
     }
 
-    /// The partitions that moved, with the next position and the newest leader epoch seen.
+    /// The partitions that moved, with the next position and the leader epoch of what lies before it, where one is
+    /// known. A position and the epoch of another one do not belong together: the log would look truncated.
     pub fn positions(&self) -> impl Iterator<Item = (&TopicPartition, i64, Option<i32>)> {
         self.positions.iter().map(|p| (&self.partitions[p.partition as usize], p.next, p.leader_epoch))
     }
@@ -190,7 +191,7 @@ impl ChunkBuilder {
         match self.moved[index] {
             Some(place) => {
                 positions[place].next = next;
-                positions[place].leader_epoch = leader_epoch.or(positions[place].leader_epoch);
+                positions[place].leader_epoch = leader_epoch;
             }
             None => {
                 self.moved[index] = Some(positions.len());

@@ -200,7 +200,8 @@ impl Log for KafkaLog {
         let admin: AdminClient<DefaultClientContext> =
             self.config.create().map_err(|e| Error::Invalid { why: e.to_string() })?;
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
-        let created = admin.create_topics([&topic], &AdminOptions::new().operation_timeout(Some(ASK_TIMEOUT))).await;
+        let options = AdminOptions::new().request_timeout(Some(ASK_TIMEOUT)).operation_timeout(Some(ASK_TIMEOUT));
+        let created = admin.create_topics([&topic], &options).await;
         match created.map_err(|e| self.unavailable(e))?.pop() {
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) | Some(Ok(_)) => Ok(()),
             Some(Err((name, code))) => Err(Error::Invalid { why: format!("topic {name}: {code}") }),

@@ -12,6 +12,7 @@ pub mod error;
 pub mod kafka;
 pub mod local;
 pub mod murmur2;
+pub mod survey;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -23,6 +24,7 @@ pub use chunk::{Chunk, ChunkBuilder, Header, Record};
 pub use error::Error;
 pub use kafka::KafkaLog;
 pub use local::LocalLog;
+pub use survey::{Survey, survey};
 
 /// What a log says of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -62,6 +62,15 @@ pub enum Error {
         /// Why.
         why: String,
     },
+    /// A topic that is not the one whose offsets the ledger holds.
+    #[error(
+        "topic {topic} was deleted and created again: its offsets are not those of the ledger; \
+         give the source a new name to start anew, or bring back the topic"
+    )]
+    Recreated {
+        /// The topic.
+        topic: String,
+    },
     /// The source was written by a newer bifold.
     #[error(
         "the source {source_name} needs ledger format {format}, this bifold knows {}; run a newer bifold",
@@ -80,7 +89,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Error::Unavailable { .. } => Kind::Unavailable,
-            Error::Url { .. } | Error::Newer { .. } => Kind::Invalid,
+            Error::Url { .. } | Error::Newer { .. } | Error::Recreated { .. } => Kind::Invalid,
             Error::Refused { .. } => Kind::Refused,
             Error::Damaged { .. } | Error::Invalid { .. } => Kind::Damaged,
         }

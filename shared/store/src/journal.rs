@@ -8,10 +8,11 @@
 //!
 //! Whoever creates number n+1 wins; the loser reads on and decides again. An entry never moves to another number.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bifold_ledger::{Body, Entry, Ledger, Nonce, Number, Refusal};
+use bifold_ledger::{Body, Entry, Ledger, Nonce, Number, Offsets, Refusal};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use object_store::{ObjectStoreExt, PutMode, PutOptions};
@@ -102,6 +103,25 @@ impl Journal {
             }
             ahead = (ahead * 4).min(READ_AHEAD);
         }
+    }
+
+    /// Begins the source, unless somebody has, and checks that its topics are still the same ones.
+    ///
+    /// # Errors
+    /// A topic that was deleted and made again; the store is unavailable; an entry is invalid.
+    pub async fn begin(&mut self, topics: &BTreeMap<String, String>, origins: &Offsets) -> Result<(), Error> {
+        while !self.ledger.exists() {
+            let (source, format) = (self.files.layout.source().to_string(), bifold_ledger::FORMAT);
+            let (topics, origins) = (topics.clone(), origins.clone());
+            self.append(Body::Created { format, source, topics, origins }).await?;
+        }
+        for (topic, id) in topics {
+            let known = self.ledger.topics.get(topic);
+            if known.is_some_and(|known| known != id) {
+                return Err(Error::Recreated { topic: topic.clone() });
+            }
+        }
+        Ok(())
     }
 
     /// Tries to write `body` as the next entry.

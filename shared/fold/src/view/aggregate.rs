@@ -14,6 +14,8 @@ use crate::functions::{Order, order_of, state_id};
 pub(super) struct Call {
     /// What is folded.
     pub(super) expr: Expr,
+    /// The call as an ordinary query would make it, but with its order made unique; under the original's name.
+    pub(super) plain: Expr,
     /// The type that its value has to become at finish, where `expr`'s is wider.
     pub(super) guard: Option<DataType>,
     /// The id of its state.
@@ -54,13 +56,15 @@ pub(super) fn prepare(expr: &Expr, input: &DFSchema, ty: &DataType) -> Result<Ca
     if ordered && !params.distinct {
         params.order_by.extend(log_order());
     }
+    let plain = Expr::AggregateFunction(AggregateFunction { func: call.func.clone(), params: params.clone() });
+    let plain = plain.alias(expr.schema_name().to_string());
     let guard = widen(&function, &mut params, input, ty).map_err(|e| refuse(e.to_string(), "check the argument"))?;
     let arguments = params.args.iter().map(|arg| arg.get_type(input)).collect::<Result<Vec<_>, _>>();
     let arguments = arguments.map_err(|e| refuse(e.to_string(), "check the arguments"))?;
     let state_id = state_id(&function, params.distinct, ordered, &arguments);
     let func = if guard.is_some() && function == "sum" { sum_udaf() } else { call.func.clone() };
     let expr = Expr::AggregateFunction(AggregateFunction { func, params });
-    Ok(Call { expr, guard, state_id })
+    Ok(Call { expr, plain, guard, state_id })
 }
 
 fn unalias(expr: &Expr) -> Result<(String, &AggregateFunction), Refused> {

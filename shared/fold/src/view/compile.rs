@@ -67,6 +67,26 @@ pub async fn compile(engine: &Engine, pipeline: &Pipeline, text: &ViewText) -> R
     })
 }
 
+/// Compiles a version as the ledger holds it, by the source's definition of its own.
+///
+/// # Errors
+/// SQL or a definition that this bifold does not understand.
+pub async fn compile_stored(
+    engine: &Engine,
+    name: &str,
+    sql: &str,
+    source: &serde_json::Value,
+) -> Result<View, PipelineError> {
+    let quoted = name.replace('"', "\"\"");
+    let text = format!("CREATE MATERIALIZED VIEW \"{quoted}\" AS {sql}");
+    let mut pipeline = crate::pipeline::parse(&format!("the ledger's view {name}"), &text, 0)?;
+    let view = pipeline.views.remove(0);
+    let source = serde_json::from_value::<Source>(source.clone())
+        .map_err(|e| view.place.error_at("FROM", format!("its source cannot be read: {e}"), None))?;
+    pipeline.sources.push(source);
+    compile(engine, &pipeline, &view).await
+}
+
 enum Failure {
     Plan(DataFusionError),
     Refused(aggregate::Refused),
@@ -214,7 +234,8 @@ fn build(
         group_by,
         calls: functions,
         filters,
-        guards: calls.into_iter().map(|call| call.guard).collect(),
+        guards: calls.iter().map(|call| call.guard.clone()).collect(),
+        plain_calls: calls.into_iter().map(|call| call.plain).collect(),
         ungrouped,
         aggregate,
         source,

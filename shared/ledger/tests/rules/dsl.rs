@@ -95,7 +95,7 @@ pub(crate) fn body(step: &str, ledger: &Ledger) -> Body {
     match &step[..1] {
         "D" => {
             let (version, view) = rest.split_once('@').unwrap_or((rest, "v"));
-            Body::Declared { view: view.into(), version: version.into(), sql: format!("SELECT {version}") }
+            Body::Declared { view: view.into(), version: version.into(), sql: format!("SELECT {version}"), source: serde_json::Value::Null }
         }
         "R" => Body::Retired { versions: versions(rest) },
         "S" => Body::Selected { version: rest.into() },
@@ -103,7 +103,7 @@ pub(crate) fn body(step: &str, ledger: &Ledger) -> Body {
         "A" => {
             let ranges = ranges(rest, |at| ledger.archived(at));
             let counts = ArchiveCounts { rows: ranges.positions() as u64, ..ArchiveCounts::default() };
-            Body::Archived { ranges, rows: vec![file("rows")], dead: vec![], counts }
+            Body::Archived { ranges, rows: vec![file("rows")], dead: vec![], counts, decoding: String::new() }
         }
         "F" => {
             let ranges = ranges(rest, |at| ledger.frontier(at));

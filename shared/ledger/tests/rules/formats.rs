@@ -57,6 +57,7 @@ fn examples() -> Vec<(&'static str, Body)> {
                 view: "edits_by_channel".into(),
                 version: "3f9a0c".into(),
                 sql: "SELECT channel, count(*) AS edits FROM wikipedia GROUP BY channel".into(),
+                source: serde_json::Value::Null,
             },
         ),
         ("retired", Body::Retired { versions: vec!["3f9a0c".into(), "77e1b2".into()] }),
@@ -68,6 +69,7 @@ fn examples() -> Vec<(&'static str, Body)> {
                 rows: vec![file("rows/a"), file("rows/b")],
                 dead: vec![file("dead/a")],
                 counts,
+                decoding: String::new(),
             },
         ),
         (

@@ -107,6 +107,7 @@ impl World {
                 rows: vec![],
                 dead: vec![],
                 counts: ArchiveCounts::default(),
+                decoding: String::new(),
             }),
             4 | 5 => self.plan(&seen, act),
             _ => Some(command(&seen, act)),
@@ -231,7 +232,7 @@ impl World {
         };
         if let Some(ranges) = upto(&|at| self.ledger.archived(&p(at))) {
             let counts = ArchiveCounts::default();
-            self.put(Body::Archived { ranges, rows: vec![], dead: vec![], counts }).expect("it goes on");
+            self.put(Body::Archived { ranges, rows: vec![], dead: vec![], counts, decoding: String::new() }).expect("it goes on");
         }
         if let Some(ranges) = upto(&|at| self.ledger.frontier(&p(at))) {
             let versions = self.ledger.active();
@@ -267,7 +268,7 @@ fn command(seen: &Ledger, act: Act) -> Body {
     let (version, view) = VERSIONS[act.a as usize];
     match act.b {
         0 | 1 if !seen.versions.get(&version.into()).is_some_and(|version| version.active) => {
-            Body::Declared { view: view.into(), version: version.into(), sql: String::new() }
+            Body::Declared { view: view.into(), version: version.into(), sql: String::new(), source: serde_json::Value::Null }
         }
         2 => Body::Selected { version: version.into() },
         _ if act.c == 0 => {

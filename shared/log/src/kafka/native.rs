@@ -91,22 +91,71 @@ impl Batch {
 
     /// Assigns exactly these partitions.
     pub(super) fn assign(&mut self, consumer: &BaseConsumer, starts: &[Start]) -> Result<(), String> {
-        // SAFETY: the list is created, filled, used and destroyed here; librdkafka copies what it keeps. Names are
-        // NUL-terminated for the call's duration, and copied.
+        let list = List::new(starts.iter())?;
+        // SAFETY: client and list are valid; librdkafka copies what it keeps.
         unsafe {
-            let list = rd::rd_kafka_topic_partition_list_new(starts.len() as i32);
+            let error = rd::rd_kafka_assign(consumer.client().native_ptr(), list.0);
+            if error == NO_ERROR { Ok(()) } else { Err(text(rd::rd_kafka_err2str(error))) }
+        }
+    }
+
+    /// Has the leader epochs of assigned partitions checked. By itself librdkafka only does so when it learns of an
+    /// epoch later than those it knew, which it does not where it has read the partition before. `Ok(false)` if the
+    /// partitions have not started yet: ask again.
+    pub(super) fn check_epochs(&mut self, consumer: &BaseConsumer, starts: &[Start]) -> Result<bool, String> {
+        let known = starts.iter().filter(|start| start.leader_epoch.is_some() && start.next > 0);
+        let list = List::new(known)?;
+        // SAFETY: client and list are valid, as are the list's `cnt` elements; the error is ours to destroy.
+        unsafe {
+            if (*list.0).cnt == 0 {
+                return Ok(true);
+            }
+            let timeout_ms = 10_000;
+            let error = rd::rd_kafka_seek_partitions(consumer.client().native_ptr(), list.0, timeout_ms);
+            if !error.is_null() {
+                let why = text(rd::rd_kafka_error_string(error));
+                rd::rd_kafka_error_destroy(error);
+                return Err(why);
+            }
+            use rd::rd_kafka_resp_err_t as code;
+            for partition in std::slice::from_raw_parts((*list.0).elems, (*list.0).cnt as usize) {
+                match partition.err {
+                    NO_ERROR => {}
+                    code::RD_KAFKA_RESP_ERR__STATE | code::RD_KAFKA_RESP_ERR__PREV_IN_PROGRESS => return Ok(false),
+                    error => return Err(text(rd::rd_kafka_err2str(error))),
+                }
+            }
+            Ok(true)
+        }
+    }
+}
+
+/// A list of partitions with offsets and leader epochs.
+struct List(*mut rd::rd_kafka_topic_partition_list_t);
+
+impl List {
+    fn new<'a>(starts: impl Iterator<Item = &'a Start>) -> Result<Self, String> {
+        // SAFETY: the list is ours until drop. Names are NUL-terminated for the call's duration, and copied; an element
+        // is valid until the next one is added.
+        unsafe {
+            let list = Self(rd::rd_kafka_topic_partition_list_new(0));
             for start in starts {
                 let topic = CString::new(start.at.topic.as_str()).map_err(|e| e.to_string())?;
-                let partition = rd::rd_kafka_topic_partition_list_add(list, topic.as_ptr(), start.at.partition);
+                let partition = rd::rd_kafka_topic_partition_list_add(list.0, topic.as_ptr(), start.at.partition);
                 (*partition).offset = start.next;
                 if let Some(epoch) = start.leader_epoch {
                     rd::rd_kafka_topic_partition_set_leader_epoch(partition, epoch);
                 }
             }
-            let error = rd::rd_kafka_assign(consumer.client().native_ptr(), list);
-            rd::rd_kafka_topic_partition_list_destroy(list);
-            if error == NO_ERROR { Ok(()) } else { Err(text(rd::rd_kafka_err2str(error))) }
+            Ok(list)
         }
+    }
+}
+
+impl Drop for List {
+    fn drop(&mut self) {
+        // SAFETY: made in `new`, and nobody else's.
+        unsafe { rd::rd_kafka_topic_partition_list_destroy(self.0) }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bifold_ledger::{Offsets, TopicPartition};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -10,6 +10,9 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::native::{Batch, Event};
 use crate::{Chunk, ChunkBuilder, Error, Reader, Start};
+
+/// How long partitions may take to start.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) struct KafkaReader {
     // Dropped before the consumer: it holds the consumer's queue.
@@ -41,6 +44,14 @@ impl Reader for KafkaReader {
         // two questions, behind them.
         for _ in 0..2 {
             self.consumer.assignment().map_err(|e| unavailable(e.to_string()))?;
+        }
+        // A commit under way holds the start of partitions up until it is answered.
+        let deadline = Instant::now() + START_TIMEOUT;
+        while !self.batch.check_epochs(&self.consumer, starts).map_err(unavailable)? {
+            if Instant::now() > deadline {
+                return Err(unavailable("assigned partitions do not start".to_string()));
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
         Ok(())
     }
@@ -75,6 +86,7 @@ impl Reader for KafkaReader {
                     && offset > next[index]
                 {
                     next[index] = offset;
+                    // What was passed may be of a later epoch than the last record, and nobody tells which.
                     chunk.position(index, offset, None);
                 }
                 false

@@ -235,6 +235,11 @@ pub(crate) fn leader_epochs_come_with_positions(on: &Subject) {
     let mut reading = on.read(&starts(&topic, 1));
     reading.until_by(&ends, 3);
     assert!(reading.epochs[0].is_some_and(|epoch| epoch >= 0), "{:?}", reading.epochs);
+    let transactions = Transactions::new(on, &topic);
+    transactions.begin(&["nobody sees this"]);
+    transactions.abort();
+    reading.until(&end(&topic, 0, 12));
+    assert_eq!(reading.epochs[0], None, "the epoch of the last record need not be that of the marker");
 }
 
 pub(crate) fn an_assignment_takes_leader_epochs(on: &Subject) {
@@ -243,7 +248,9 @@ pub(crate) fn an_assignment_takes_leader_epochs(on: &Subject) {
     let mut reading = on.read(&starts(&topic, 1));
     reading.until(&ends);
     let leader_epoch = reading.epochs[0];
-    for next in [0, 30, 100] {
+    for next in [0, 30, 100, 1] {
+        // A commit under way makes assigning take its time.
+        reading.reader.commit(&end(&topic, 0, 30));
         reading.assign(&[Start { at: TopicPartition::new(&topic, 0), next, leader_epoch }]);
         reading.until(&ends);
         assert_eq!(reading.offsets(), (next..100).collect::<Vec<_>>());
@@ -302,6 +309,44 @@ pub(crate) fn committed_positions_are_seen_by_monitoring_tools(on: &Subject) {
             told.elements()[0].offset() == Offset::Offset(next)
         });
     }
+}
+
+/// `BIFOLD_TEST_KAFKA_RESTART` is a shell command that restarts the broker and returns when it is ready. The leader epoch
+/// rises with that.
+#[test]
+#[ignore = "restarts the broker, so it runs alone and needs BIFOLD_TEST_KAFKA_RESTART"]
+fn a_marker_of_a_later_epoch_does_not_look_like_a_truncation() {
+    let Ok(command) = std::env::var("BIFOLD_TEST_KAFKA_RESTART") else { return };
+    let restart = || {
+        let status = std::process::Command::new("sh").args(["-c", &command]).status().expect("a shell");
+        assert!(status.success());
+    };
+    Subject::on_kafka(|on| {
+        let topic = on.topic(1);
+        on.append_numbers(&topic, 10);
+        let transactions = Transactions::new(on, &topic);
+        transactions.begin(&["10", "11", "12"]);
+        let mut reading = on.read(&starts(&topic, 1));
+        reading.until(&end(&topic, 0, 10));
+        let before = reading.epochs[0].expect("the epoch of a record");
+        restart();
+        transactions.abort();
+        reading.until(&end(&topic, 0, 14));
+
+        let at = |leader_epoch| [Start { at: TopicPartition::new(&topic, 0), next: 14, leader_epoch }];
+        let mut restarted = on.read(&at(reading.epochs[0]));
+        let ends = on.append(&topic, vec![unkeyed("after")]);
+        for reading in [&mut reading, &mut restarted] {
+            assert_eq!(reading.until(&ends).last().expect("a record").offset, 14);
+            assert!(reading.epochs[0].expect("the epoch of a record") > before, "the restart raised no epoch");
+        }
+        // Epoch and position that do not belong together are what a truncated log looks like.
+        for reading in [&mut reading, &mut on.read(&[])] {
+            reading.assign(&at(Some(before)));
+            let error = reading.failure();
+            assert!(matches!(error, Error::Truncated { next: 14, .. }), "{error}");
+        }
+    });
 }
 
 /// Needs no broker.

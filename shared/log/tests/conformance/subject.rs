@@ -36,7 +36,7 @@ impl Subject {
     }
 
     /// Runs `check` against Kafka, if there is a broker to run it on.
-    pub(crate) fn on_kafka(check: fn(&Subject)) {
+    pub(crate) fn on_kafka(check: impl FnOnce(&Subject)) {
         static SAID: Once = Once::new();
         match std::env::var("BIFOLD_TEST_KAFKA") {
             Ok(brokers) if !brokers.is_empty() => {
@@ -168,7 +168,7 @@ pub(crate) struct Reading {
     pub(crate) reader: Box<dyn Reader>,
     starts: Vec<Start>,
     next: Vec<i64>,
-    /// The newest leader epoch of each partition.
+    /// The leader epoch at each position.
     pub(crate) epochs: Vec<Option<i32>>,
     pub(crate) seen: Vec<Seen>,
 }
@@ -210,7 +210,7 @@ impl Reading {
             assert!(position > before[index], "{at} went from {} to {position}", before[index]);
             assert!(position >= self.next[index], "{at} is at {position} with records before {}", self.next[index]);
             self.next[index] = position;
-            self.epochs[index] = epoch.or(self.epochs[index]);
+            self.epochs[index] = epoch;
         }
         for (index, moved) in moved.iter().enumerate() {
             assert!(*moved || self.next[index] == before[index], "records came without a position");

@@ -1,0 +1,55 @@
+//! Archived rows from their columns, through DataFusion's own Parquet scan.
+
+use std::sync::Arc;
+
+use bifold_fold::{Engine, Source};
+use bifold_ledger::{File, TopicPartition};
+use bifold_store::SourceFiles;
+use datafusion::datasource::file_format::parquet::ParquetFormat;
+use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::Expr;
+use datafusion::prelude::{DataFrame, col, lit};
+
+use super::{Part, row_schema};
+use crate::Error;
+
+/// The name under which the store is known to DataFusion.
+const STORE: &str = "bifold://store/";
+
+/// The rows of `files` that lie in `part`; without one, all.
+///
+/// # Errors
+/// A file that is missing or damaged, or the store is unavailable.
+pub async fn table(
+    engine: &Engine,
+    source: &Source,
+    store: &SourceFiles,
+    files: &[File],
+    part: Option<&Part>,
+) -> Result<DataFrame, Error> {
+    let url = ObjectStoreUrl::parse(STORE)?;
+    engine.context().runtime_env().register_object_store(url.as_ref(), Arc::clone(&store.store));
+    let paths = files.iter().map(|file| ListingTableUrl::parse(format!("{STORE}{}", store.layout.object(&file.path))));
+    let format = Arc::new(ParquetFormat::default().with_force_view_types(false).with_enable_pruning(true));
+    let options = ListingOptions::new(format).with_file_extension(".parquet");
+    let config = ListingTableConfig::new_with_multi_paths(paths.collect::<Result<Vec<_>, _>>()?)
+        .with_listing_options(options)
+        .with_schema(row_schema(source));
+    let frame = engine.context().read_table(Arc::new(ListingTable::try_new(config)?))?;
+    Ok(match part {
+        Some(part) => frame.filter(within(part))?,
+        None => frame,
+    })
+}
+
+/// The predicate that a row lies in `part`.
+fn within(part: &Part) -> Expr {
+    let one = |at: &TopicPartition, to: i64| {
+        let column = |name: &str| col(datafusion::common::Column::from_name(name));
+        let here = column("_topic").eq(lit(at.topic.clone())).and(column("_partition").eq(lit(at.partition)));
+        let above = column("_offset").gt_eq(lit(part.from.or_zero(at)));
+        here.and(above).and(column("_offset").lt(lit(to)))
+    };
+    part.to.iter().map(|(at, to)| one(at, to)).reduce(Expr::or).unwrap_or(lit(false))
+}

@@ -1,0 +1,298 @@
+//! Records between the log and the archive: decoded rows, dead letters and original bytes, not durable yet.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::{
+    ArrayRef, BinaryBuilder, BooleanBuilder, Int32Builder, Int64Builder, ListBuilder, RecordBatch, StringBuilder,
+    StructBuilder, TimestampMicrosecondBuilder,
+};
+use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
+use arrow::datatypes::{Field, Schema};
+use bifold_fold::{DeadLetter, Decoder, Envelope, Source};
+use bifold_ledger::{ArchiveCounts, Ranges, Span, TopicPartition};
+use bifold_log::{Chunk, Record};
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+
+use crate::Error;
+use crate::archive::{ABSENT, dead_schema, header_fields, row_schema};
+
+/// What waits to be archived.
+pub(super) struct Buffer {
+    source: Arc<Source>,
+    decoder: Decoder,
+    extra: Extra,
+    batches: Vec<RecordBatch>,
+    dead: DeadRows,
+    ranges: Ranges,
+    counts: ArchiveCounts,
+    bytes: usize,
+    rows: usize,
+    since: Option<Instant>,
+    found: Vec<DeadLetter>,
+}
+
+/// What a flush makes durable.
+pub(super) struct Taken {
+    pub(super) rows: RecordBatch,
+    pub(super) dead: RecordBatch,
+    pub(super) ranges: Ranges,
+    pub(super) counts: ArchiveCounts,
+}
+
+/// Rows of one batch.
+const BATCH_ROWS: usize = 16_384;
+
+impl Buffer {
+    pub(super) fn new(source: Arc<Source>) -> Self {
+        Self {
+            decoder: Decoder::new(Arc::clone(&source), |_| true),
+            source,
+            extra: Extra::default(),
+            batches: vec![],
+            dead: DeadRows::default(),
+            ranges: Ranges::default(),
+            counts: ArchiveCounts::default(),
+            bytes: 0,
+            rows: 0,
+            since: None,
+            found: vec![],
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How long the oldest record has waited.
+    pub(super) fn age(&self) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Takes a chunk in. `start` gives where the archive of a partition ends.
+    pub(super) fn push(&mut self, chunk: &Chunk, start: impl Fn(&TopicPartition) -> i64) {
+        if chunk.is_empty() {
+            return;
+        }
+        self.since.get_or_insert_with(Instant::now);
+        for record in chunk.records() {
+            self.push_record(&record);
+            if self.decoder.rows() >= BATCH_ROWS {
+                self.close_batch();
+            }
+        }
+        self.bytes += chunk.bytes();
+        for (at, next, leader_epoch) in chunk.positions() {
+            let span = self.ranges.0.entry(at.clone()).or_insert_with(|| Span::new(start(at), next));
+            span.end = next;
+            span.leader_epoch = leader_epoch.or(span.leader_epoch);
+        }
+    }
+
+    fn push_record(&mut self, record: &Record<'_>) {
+        let Some(value) = record.value else {
+            self.absent(record);
+            return;
+        };
+        let envelope = Envelope {
+            topic: &record.at.topic,
+            partition: record.at.partition,
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms,
+            value,
+        };
+        self.found.clear();
+        let events = self.decoder.push(envelope, &mut self.found);
+        self.rows += events.max(1);
+        self.counts.rows += events as u64;
+        for event in 0..events {
+            self.extra.push(record, (event == 0).then_some(value));
+        }
+        if events == 0 && self.found.is_empty() {
+            // An empty array: no event and no mistake, but its bytes are kept.
+            self.absent(record);
+        }
+        for (i, letter) in self.found.iter().enumerate() {
+            let alone = events == 0 && i == 0;
+            self.dead.push(record, letter.index, letter.reason.name(), &letter.detail, alone);
+            *self.counts.dead.entry(letter.reason.name().to_string()).or_default() += 1;
+            *self.counts.dead_by_partition.0.entry(record.at.clone()).or_default() += 1;
+        }
+    }
+
+    fn absent(&mut self, record: &Record<'_>) {
+        self.rows += 1;
+        self.counts.absent += 1;
+        self.dead.push(record, 0, ABSENT, "", true);
+    }
+
+    fn close_batch(&mut self) {
+        let decoded = self.decoder.finish();
+        let columns = decoded.columns().iter().cloned().chain(self.extra.finish()).collect();
+        let batch = RecordBatch::try_new(row_schema(&self.source), columns);
+        self.batches.push(batch.expect("an extra row was pushed for every decoded one"));
+    }
+
+    /// Everything that waits, sorted by partition and offset. The buffer is empty after it.
+    pub(super) fn take(&mut self) -> Taken {
+        if self.decoder.rows() > 0 {
+            self.close_batch();
+        }
+        let rows = concat_batches(&row_schema(&self.source), &std::mem::take(&mut self.batches));
+        let taken = Taken {
+            rows: sorted(&rows.expect("all batches have the schema")),
+            dead: sorted(&self.dead.finish()),
+            ranges: std::mem::take(&mut self.ranges),
+            counts: std::mem::take(&mut self.counts),
+        };
+        self.bytes = 0;
+        self.rows = 0;
+        self.since = None;
+        taken
+    }
+}
+
+/// The columns that archived rows have beside what is decoded.
+struct Extra {
+    key: BinaryBuilder,
+    headers: Headers,
+    payload: BinaryBuilder,
+}
+
+impl Default for Extra {
+    fn default() -> Self {
+        Self { key: BinaryBuilder::new(), headers: new_headers(), payload: BinaryBuilder::new() }
+    }
+}
+
+impl Extra {
+    fn push(&mut self, record: &Record<'_>, payload: Option<&[u8]>) {
+        self.key.append_option(record.key);
+        append_headers(&mut self.headers, record);
+        self.payload.append_option(payload);
+    }
+
+    fn finish(&mut self) -> [ArrayRef; 3] {
+        [Arc::new(self.key.finish()), Arc::new(self.headers.finish()), Arc::new(self.payload.finish())]
+    }
+}
+
+type Headers = ListBuilder<StructBuilder>;
+
+fn new_headers() -> Headers {
+    let fields = header_fields();
+    let item = Field::new_list_field(arrow::datatypes::DataType::Struct(fields.clone()), true);
+    ListBuilder::new(StructBuilder::from_fields(fields, 0)).with_field(item)
+}
+
+fn append_headers(headers: &mut Headers, record: &Record<'_>) {
+    for header in record.headers() {
+        let item = headers.values();
+        item.field_builder::<StringBuilder>(0).expect("the first field is text").append_value(header.name);
+        item.field_builder::<BinaryBuilder>(1).expect("the second field is bytes").append_option(header.value);
+        item.append(true);
+    }
+    headers.append(true);
+}
+
+/// Rows of the dead-letter table.
+struct DeadRows {
+    topic: StringBuilder,
+    partition: Int32Builder,
+    offset: Int64Builder,
+    index: Int32Builder,
+    timestamp: TimestampMicrosecondBuilder,
+    key: BinaryBuilder,
+    headers: Headers,
+    payload: BinaryBuilder,
+    reason: StringBuilder,
+    detail: StringBuilder,
+    alone: BooleanBuilder,
+}
+
+impl Default for DeadRows {
+    fn default() -> Self {
+        Self {
+            topic: StringBuilder::new(),
+            partition: Int32Builder::new(),
+            offset: Int64Builder::new(),
+            index: Int32Builder::new(),
+            timestamp: TimestampMicrosecondBuilder::new(),
+            key: BinaryBuilder::new(),
+            headers: new_headers(),
+            payload: BinaryBuilder::new(),
+            reason: StringBuilder::new(),
+            detail: StringBuilder::new(),
+            alone: BooleanBuilder::new(),
+        }
+    }
+}
+
+impl DeadRows {
+    fn push(&mut self, record: &Record<'_>, index: i32, reason: &str, detail: &str, alone: bool) {
+        self.topic.append_value(&record.at.topic);
+        self.partition.append_value(record.at.partition);
+        self.offset.append_value(record.offset);
+        self.index.append_value(index);
+        let timestamp = (record.timestamp_ms >= 0).then(|| record.timestamp_ms.saturating_mul(1_000));
+        self.timestamp.append_option(timestamp);
+        self.key.append_option(record.key);
+        append_headers(&mut self.headers, record);
+        self.payload.append_option(record.value);
+        self.reason.append_value(reason);
+        self.detail.append_value(detail);
+        self.alone.append_value(alone);
+    }
+
+    fn finish(&mut self) -> RecordBatch {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(self.topic.finish()),
+            Arc::new(self.partition.finish()),
+            Arc::new(self.offset.finish()),
+            Arc::new(self.index.finish()),
+            Arc::new(self.timestamp.finish()),
+            Arc::new(self.key.finish()),
+            Arc::new(self.headers.finish()),
+            Arc::new(self.payload.finish()),
+            Arc::new(self.reason.finish()),
+            Arc::new(self.detail.finish()),
+            Arc::new(self.alone.finish()),
+        ];
+        RecordBatch::try_new(dead_schema(), columns).expect("columns follow the schema, row by row")
+    }
+}
+
+/// In the log's order: by topic, partition, offset, index.
+fn sorted(rows: &RecordBatch) -> RecordBatch {
+    let column = |name: &str| rows.column_by_name(name).expect("every archived row has its place in the log").clone();
+    let by = ["_topic", "_partition", "_offset", "_index"];
+    let columns: Vec<SortColumn> =
+        by.iter().map(|name| SortColumn { values: column(name), options: None }).collect();
+    let order = lexsort_to_indices(&columns, None).expect("these types can be sorted");
+    take_record_batch(rows, &order).expect("the indices are the batch's own")
+}
+
+/// A Parquet file of one batch.
+pub(super) fn parquet(rows: &RecordBatch) -> Result<Bytes, Error> {
+    let level = ZstdLevel::try_new(1).expect("1 is a level");
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(level))
+        .set_column_dictionary_enabled("_payload".into(), false)
+        .set_max_row_group_row_count(Some(131_072))
+        .build();
+    let schema: Arc<Schema> = rows.schema();
+    let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties))?;
+    writer.write(rows)?;
+    Ok(writer.into_inner()?.into())
+}

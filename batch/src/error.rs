@@ -1,0 +1,87 @@
+//! What can go wrong in the batch layer.
+
+use datafusion::error::DataFusionError;
+
+/// A failure of the batch layer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] bifold_store::Error),
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] bifold_log::Error),
+    /// A fold failed.
+    #[error(transparent)]
+    Fold(#[from] bifold_fold::Error),
+    /// A view that cannot be compiled.
+    #[error(transparent)]
+    Pipeline(#[from] bifold_fold::PipelineError),
+    /// DataFusion failed.
+    #[error(transparent)]
+    DataFusion(#[from] DataFusionError),
+    /// Parquet failed.
+    #[error(transparent)]
+    Parquet(#[from] parquet::errors::ParquetError),
+    /// Arrow failed.
+    #[error(transparent)]
+    Arrow(#[from] arrow::error::ArrowError),
+    /// Scratch files failed.
+    #[error("cannot use the scratch folder {folder}: {source}")]
+    Scratch {
+        /// The folder.
+        folder: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The ledger does not allow the boundary that was asked for.
+    #[error("the boundary {asked} was not reached in time: the ledger allows {allowed}{}", hint(why))]
+    NotReached {
+        /// What was asked for.
+        asked: String,
+        /// What could be had.
+        allowed: String,
+        /// What is behind.
+        why: String,
+    },
+    /// A source that has not begun.
+    #[error("source {source_name} has no ledger in this store yet; start `bifold up`, or `collect` and `speed`")]
+    NotBegun {
+        /// The source.
+        source_name: String,
+    },
+    /// A view or source that does not exist.
+    #[error("there is no {what} {name:?}; there is {known}")]
+    Unknown {
+        /// "view" or "source".
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// Others published again and again.
+    #[error("other batch runs published before this one {tries} times; it gave up")]
+    Overtaken {
+        /// How often.
+        tries: u32,
+    },
+    /// An internal failure.
+    #[error("internal: {0}")]
+    Internal(String),
+}
+
+fn hint(why: &str) -> String {
+    if why.is_empty() { String::new() } else { format!(" ({why})") }
+}
+
+impl Error {
+    /// Whether trying again later may help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Error::Store(e) => e.kind() == bifold_store::Kind::Unavailable,
+            Error::Log(e) => e.is_transient(),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Archive → batch views, published atomically.
+//!
+//! ```text
+//! ledger: boundary, plan ─► archived rows ─► partial ─► sort (spills) ─► reduce ─► run.parquet ─► ledger: published
+//! ```
+//!
+//! A run is a list of groups sorted by the view's keys. By default a batch run adds one run made of the rows between the
+//! old boundary and the new; a full one starts from the origin. Neither archives nor folds.
+
+mod run_file;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bifold_fold::states::Input;
+use bifold_fold::view::compile_stored;
+use bifold_fold::{Engine, Source, View};
+use bifold_ledger::{
+    ArchiveUnit, BatchPlan, Body, File, Ledger, Mode, Nonce, Offsets, PublishedVersion, VersionId, VersionPlan,
+};
+use bifold_store::failpoint::failpoint;
+use bifold_store::{Appended, Journal, Kind, SourceFiles};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::union::UnionExec;
+use serde::Serialize;
+
+use crate::Error;
+use crate::archive::{Part, direct, replay};
+use run_file::{read_run, write_run};
+
+/// Runs of a version beyond which an incremental run merges them all.
+const MOST_RUNS: usize = 8;
+/// How often a refused run starts over.
+const TRIES: u32 = 5;
+/// Versions of a view that stay beside the served one, to go back to.
+const KEPT_VERSIONS: usize = 1;
+
+/// Batch runs of one source.
+#[derive(Debug)]
+pub struct Recompute {
+    /// The source.
+    pub source: Arc<Source>,
+    /// The store.
+    pub files: SourceFiles,
+    /// Where spilled data and unfinished runs lie.
+    pub scratch: PathBuf,
+    /// The memory of a run, in bytes.
+    pub memory: u64,
+    /// Offsets behind the archive from which a run may leap.
+    pub leap: i64,
+}
+
+/// What a run is asked to do.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// The views; empty: all.
+    pub views: Vec<String>,
+    /// Whether to start from the origin.
+    pub full: bool,
+    /// A boundary to wait for.
+    pub at_least: Option<Offsets>,
+    /// How long to wait for it.
+    pub timeout: Duration,
+}
+
+/// What a run did for one version; a line of `bifold batch run`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The view.
+    pub view: String,
+    /// The version.
+    pub version: VersionId,
+    /// How.
+    pub mode: Mode,
+    /// Up to where its batch view reaches, as OFFSETS.
+    pub boundary: String,
+    /// Archived rows read.
+    pub rows_read: u64,
+    /// Groups written.
+    pub groups: u64,
+    /// The ledger number of the publication; without one, of the plan.
+    pub ledger: u64,
+    /// How long it took, in milliseconds.
+    pub elapsed_ms: u64,
+}
+
+struct Built {
+    runs: Vec<File>,
+    rows_read: u64,
+    groups: u64,
+    elapsed_ms: u64,
+}
+
+impl Recompute {
+    /// Does one run.
+    ///
+    /// # Errors
+    /// [`Error::NotReached`] if the ledger does not allow the boundary in time; a damaged archive; the store.
+    pub async fn run(&self, request: &Request) -> Result<Vec<Report>, Error> {
+        let mut journal = Journal::open(self.files.clone(), "batch").await?;
+        if !journal.ledger().exists() {
+            return Err(Error::NotBegun { source_name: self.source.name.clone() });
+        }
+        for _ in 0..TRIES {
+            let boundary = self.boundary(&mut journal, request).await?;
+            let ledger = journal.ledger();
+            let plan = ledger.plan_batch(&wanted(&ledger, &request.views), boundary, request.full);
+            if let Some(reports) = self.execute(&mut journal, &ledger, plan).await? {
+                self.retire_old_versions(&mut journal).await?;
+                return Ok(reports);
+            }
+            tracing::info!(source = self.source.name, "the batch run was overtaken; it starts over");
+        }
+        Err(Error::Overtaken { tries: TRIES })
+    }
+
+    /// The boundary that the ledger allows, once it reaches what is asked for.
+    async fn boundary(&self, journal: &mut Journal, request: &Request) -> Result<Offsets, Error> {
+        let until = Instant::now() + request.timeout;
+        loop {
+            let ledger = journal.refresh().await?;
+            let boundary = ledger.next_boundary(self.leap);
+            let Some(asked) = &request.at_least else { return Ok(boundary) };
+            if boundary.reaches(asked) {
+                return Ok(boundary);
+            }
+            if Instant::now() >= until {
+                return Err(Error::NotReached {
+                    asked: asked.to_string(),
+                    allowed: boundary.to_string(),
+                    why: behind(&ledger, asked),
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Builds and publishes a plan. None if the ledger refused it.
+    async fn execute(
+        &self,
+        journal: &mut Journal,
+        ledger: &Ledger,
+        plan: BatchPlan,
+    ) -> Result<Option<Vec<Report>>, Error> {
+        let (mut reports, mut published, mut built) = (vec![], vec![], vec![]);
+        for version in &plan.versions {
+            if version.mode == Mode::None {
+                let boundary = ledger.versions[&version.version].boundary.clone().unwrap_or_default();
+                reports.push(report(version, &boundary, plan.plan, None));
+                continue;
+            }
+            let made = self.build(ledger, version, &plan.boundary).await?;
+            published.push(PublishedVersion {
+                version: version.version.clone(),
+                runs: made.runs.clone(),
+                full: version.mode == Mode::Full,
+            });
+            built.push((version, made));
+        }
+        if published.is_empty() {
+            return Ok(Some(reports));
+        }
+        failpoint("publish.runs_written");
+        let body = Body::Published { plan: plan.plan, boundary: plan.boundary.clone(), versions: published };
+        let number = loop {
+            match journal.append(body.clone()).await {
+                Ok(Appended::Won(number)) => break number,
+                // Others wrote meanwhile: the same entry may stand at a later number if every rule allows it there.
+                Ok(Appended::Lost) => {}
+                Err(e) if e.kind() == Kind::Refused => return Ok(None),
+                Err(e) => return Err(e.into()),
+            }
+        };
+        failpoint("publish.published");
+        reports.extend(built.iter().map(|(version, made)| report(version, &plan.boundary, number, Some(made))));
+        Ok(Some(reports))
+    }
+
+    /// Builds the batch view of one version.
+    async fn build(&self, ledger: &Ledger, plan: &VersionPlan, boundary: &Offsets) -> Result<Built, Error> {
+        let started = Instant::now();
+        let scratch = |source| Error::Scratch { folder: self.scratch.display().to_string(), source };
+        std::fs::create_dir_all(&self.scratch).map_err(scratch)?;
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let engine = Engine::with_limit(self.memory, &self.scratch, threads)?;
+        let state = &ledger.versions[&plan.version];
+        let view = Arc::new(compile_stored(&engine, &state.view, &state.sql, &state.source).await?);
+        if view.version != plan.version {
+            let why = format!("view {} is version {} here, not {}", view.name, view.version, plan.version);
+            return Err(Error::Internal(why));
+        }
+        let part = Part { from: plan.from.clone(), to: boundary.clone() };
+        let decoding = view.source.decoding();
+        let (same, other): (Vec<_>, Vec<_>) = part.units(ledger).partition(|(unit, _)| unit.decoding == decoding);
+        let mut inputs: Vec<Arc<dyn ExecutionPlan>> = vec![];
+        let mut scans = vec![];
+        if same.iter().any(|(unit, _)| !unit.rows.is_empty()) {
+            let plan = self.direct_states(&engine, &view, &same, &part).await?;
+            scans.push(Arc::clone(&plan));
+            inputs.push(plan);
+        }
+        let other: Vec<&ArchiveUnit> = other.into_iter().map(|(unit, _)| unit).collect();
+        let mut rows_read = 0;
+        if !other.is_empty() {
+            let (states, rows) = self.replayed_states(&engine, &view, &other, &part).await?;
+            rows_read += rows;
+            inputs.push(view.states_plan(states)?);
+        }
+        let mut keep = plan.keep.clone();
+        if keep.len() >= MOST_RUNS {
+            let mut states = vec![];
+            for run in keep.drain(..) {
+                states.extend(read_run(&self.files, &run).await?);
+            }
+            inputs.push(view.states_plan(states)?);
+        }
+        let states = match inputs.len() {
+            0 => view.states_plan(vec![])?,
+            1 => inputs.remove(0),
+            _ => UnionExec::try_new(inputs)?,
+        };
+        let nonce = Nonce(uuid::Uuid::new_v4().simple().to_string());
+        let path = self.files.layout.run(&plan.version, ledger.number + 1, &nonce, keep.len());
+        let run = write_run(&self.files, path, &view, &engine, states, &self.scratch).await?;
+        rows_read += scans.iter().map(rows_scanned).sum::<u64>();
+        let groups = run.rows;
+        if run.rows > 0 {
+            keep.push(run);
+        }
+        Ok(Built { runs: keep, rows_read, groups, elapsed_ms: started.elapsed().as_millis() as u64 })
+    }
+
+    /// States of rows that are read from their columns.
+    async fn direct_states(
+        &self,
+        engine: &Engine,
+        view: &View,
+        units: &[(&ArchiveUnit, bool)],
+        part: &Part,
+    ) -> Result<Arc<dyn ExecutionPlan>, Error> {
+        let files = |inside: bool| -> Vec<File> {
+            units.iter().filter(|(_, i)| *i == inside).flat_map(|(unit, _)| unit.rows.iter().cloned()).collect()
+        };
+        let mut frames = vec![];
+        for (files, cut) in [(files(true), None), (files(false), Some(part))] {
+            if !files.is_empty() {
+                frames.push(direct::table(engine, &view.source, &self.files, &files, cut).await?);
+            }
+        }
+        let mut frames = frames.into_iter();
+        let mut frame = frames.next().expect("the caller found files");
+        for other in frames {
+            frame = frame.union(other)?;
+        }
+        let schema = view.source.schema();
+        let names = schema.fields().iter().map(|field| datafusion::common::Column::from_name(field.name()));
+        let frame = frame.select(names.map(datafusion::logical_expr::Expr::Column).collect::<Vec<_>>())?;
+        let input = view.input_plan(engine, frame.into_view()).await?;
+        Ok(view.partial(input)?)
+    }
+
+    /// States of rows that are decoded again by the version's own definition.
+    async fn replayed_states(
+        &self,
+        engine: &Engine,
+        view: &Arc<View>,
+        units: &[&ArchiveUnit],
+        part: &Part,
+    ) -> Result<(Vec<arrow::array::RecordBatch>, u64), Error> {
+        let input = Input::new(engine, Arc::clone(view)).await?;
+        let (mut states, mut rows) = (vec![], 0);
+        let needed = |name: &str| view.needed.iter().any(|needed| needed == name);
+        replay::replay(&view.source, &self.files, units, part, needed, async |batch| {
+            rows += batch.num_rows() as u64;
+            states.extend(input.fold(&[batch]).await?);
+            if states.len() >= 64 {
+                states = view.reduce(engine, std::mem::take(&mut states)).await?;
+            }
+            Ok(())
+        })
+        .await?;
+        Ok((states, rows))
+    }
+
+    /// Retires versions that are older than what is served and more than are kept.
+    async fn retire_old_versions(&self, journal: &mut Journal) -> Result<(), Error> {
+        let ledger = journal.refresh().await?;
+        let mut views: Vec<&str> = ledger.versions.values().map(|version| version.view.as_str()).collect();
+        views.sort_unstable();
+        views.dedup();
+        for view in views {
+            let versions = ledger.retirable(view, KEPT_VERSIONS);
+            if versions.is_empty() {
+                continue;
+            }
+            match journal.append(Body::Retired { versions }).await {
+                Ok(_) => {}
+                Err(e) if e.kind() == Kind::Refused => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn report(version: &VersionPlan, boundary: &Offsets, ledger: u64, made: Option<&Built>) -> Report {
+    Report {
+        view: version.view.clone(),
+        version: version.version.clone(),
+        mode: version.mode,
+        boundary: boundary.to_string(),
+        rows_read: made.map_or(0, |made| made.rows_read),
+        groups: made.map_or(0, |made| made.groups),
+        ledger,
+        elapsed_ms: made.map_or(0, |made| made.elapsed_ms),
+    }
+}
+
+/// The active versions of the views asked for; of all views, if none is.
+fn wanted(ledger: &Ledger, views: &[String]) -> Vec<VersionId> {
+    let versions = ledger.versions.iter().filter(|(_, v)| v.active && (views.is_empty() || views.contains(&v.view)));
+    versions.map(|(id, _)| id.clone()).collect()
+}
+
+/// What keeps the boundary from `asked`: the archive or the fold.
+fn behind(ledger: &Ledger, asked: &Offsets) -> String {
+    let parts = asked.iter().filter_map(|(at, next)| {
+        let (archived, folded) = (ledger.archived(at), ledger.frontier(at));
+        match () {
+            () if archived < next => Some(format!("{at} is archived up to {archived}")),
+            () if folded < next => Some(format!("{at} is folded up to {folded}")),
+            () => None,
+        }
+    });
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+/// Rows that the scans below `plan` gave.
+fn rows_scanned(plan: &Arc<dyn ExecutionPlan>) -> u64 {
+    match plan.children() {
+        children if children.is_empty() => plan.metrics().and_then(|m| m.output_rows()).unwrap_or(0) as u64,
+        children => children.into_iter().map(rows_scanned).sum(),
+    }
+}

@@ -1,0 +1,107 @@
+//! Writing and reading the runs of a batch view.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use bifold_fold::{Engine, View};
+use bifold_ledger::File;
+use bifold_store::SourceFiles;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use futures::StreamExt;
+use object_store::buffered::BufWriter;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use tokio::io::AsyncWriteExt;
+
+use crate::Error;
+
+/// Bytes moved at once from scratch to the store.
+const COPY_BYTES: usize = 8 << 20;
+
+/// Reduces `states` to one sorted run and writes it: first to scratch, then to the store. Nothing is written to the
+/// store if there is no group.
+pub(super) async fn write_run(
+    files: &SourceFiles,
+    path: String,
+    view: &View,
+    engine: &Engine,
+    states: Arc<dyn ExecutionPlan>,
+    scratch: &Path,
+) -> Result<File, Error> {
+    let failed = |source| Error::Scratch { folder: scratch.display().to_string(), source };
+    let mut temporary = tempfile::tempfile_in(scratch).map_err(failed)?;
+    let level = ZstdLevel::try_new(1).expect("1 is a level");
+    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
+    let checked = Checked { file: &mut temporary, hasher: crc32fast::Hasher::new(), bytes: 0 };
+    let mut writer = ArrowWriter::try_new(checked, Arc::clone(&view.stored), Some(properties))?;
+    let mut rows = 0;
+    let mut stream = execute_stream(view.sorted_run(states)?, engine.task())?;
+    while let Some(batch) = stream.next().await {
+        let batch = view.to_stored(batch?)?;
+        rows += batch.num_rows() as u64;
+        writer.write(&batch)?;
+    }
+    let checked = writer.into_inner()?;
+    let file = File { path, bytes: checked.bytes, crc32: checked.hasher.finalize(), rows };
+    if rows > 0 {
+        upload(files, &file, temporary).await.map_err(|e| match e {
+            Upload::Scratch(e) => failed(e),
+            Upload::Store(source) => Error::Store(bifold_store::Error::Unavailable {
+                action: "write",
+                path: files.layout.object(&file.path).to_string(),
+                source,
+            }),
+        })?;
+    }
+    Ok(file)
+}
+
+enum Upload {
+    Scratch(std::io::Error),
+    Store(object_store::Error),
+}
+
+async fn upload(files: &SourceFiles, file: &File, mut from: std::fs::File) -> Result<(), Upload> {
+    use std::io::Seek;
+    from.rewind().map_err(Upload::Scratch)?;
+    let mut writer = BufWriter::new(Arc::clone(&files.store), files.layout.object(&file.path));
+    let store = |e: std::io::Error| Upload::Store(object_store::Error::Generic { store: "upload", source: e.into() });
+    let mut buffer = vec![0; COPY_BYTES];
+    loop {
+        match from.read(&mut buffer).map_err(Upload::Scratch)? {
+            0 => return writer.shutdown().await.map_err(store),
+            n => writer.write_all(&buffer[..n]).await.map_err(store)?,
+        }
+    }
+}
+
+/// Counts and checksums what is written.
+struct Checked<'a> {
+    file: &'a mut std::fs::File,
+    hasher: crc32fast::Hasher,
+    bytes: u64,
+}
+
+impl Write for Checked<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// The states of a run.
+pub(super) async fn read_run(files: &SourceFiles, run: &File) -> Result<Vec<RecordBatch>, Error> {
+    let bytes = files.get(run).await?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?;
+    Ok(reader.collect::<Result<_, _>>()?)
+}

@@ -1,0 +1,91 @@
+//! When batch runs start by themselves: at an interval, by a cron expression (UTC), and at once where a new version of a
+//! view waits to be built. Runs of one source never overlap.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use bifold_config::Schedule;
+use bifold_service::Shutdown;
+use bifold_store::Journal;
+use chrono::{DateTime, Utc};
+use croner::Cron;
+
+use crate::recompute::{Recompute, Request};
+
+/// How often the ledger is asked whether a version waits.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A cron expression that is none.
+#[derive(Debug, thiserror::Error)]
+#[error("batch.schedule = {text:?} is no cron expression: {why}")]
+pub struct NoCron {
+    text: String,
+    why: String,
+}
+
+/// Checks a schedule.
+///
+/// # Errors
+/// A cron expression that is none.
+pub fn check(schedule: &Schedule) -> Result<(), NoCron> {
+    if let Schedule::Cron(text) = schedule {
+        Cron::from_str(text).map_err(|e| NoCron { text: text.clone(), why: e.to_string() })?;
+    }
+    Ok(())
+}
+
+/// When the run after `last` is due.
+fn next_due(schedule: &Schedule, last: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    match schedule {
+        Schedule::Off => None,
+        Schedule::Every(every) => last.checked_add_signed(chrono::Duration::from_std(*every).ok()?),
+        Schedule::Cron(text) => Cron::from_str(text).ok()?.find_next_occurrence(&last, false).ok(),
+    }
+}
+
+/// Runs `recompute` by `schedule` until `shutdown`. A failed run is logged and tried again when the next is due.
+pub async fn run(recompute: Recompute, schedule: Schedule, shutdown: Shutdown) {
+    let mut due = next_due(&schedule, Utc::now());
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // A version that could not be built is not tried again every second.
+    let mut rest = Utc::now();
+    loop {
+        tokio::select! {
+            _ = look.tick() => {}
+            () = shutdown.cancelled() => return,
+        }
+        let now = Utc::now();
+        let waiting = now >= rest && version_waits(&recompute).await;
+        if !waiting && due.is_none_or(|due| now < due) {
+            continue;
+        }
+        let request = Request { timeout: Duration::ZERO, ..Request::default() };
+        tokio::select! {
+            done = recompute.run(&request) => match done {
+                Ok(reports) => {
+                    for report in reports.iter().filter(|report| report.mode != bifold_ledger::Mode::None) {
+                        tracing::info!(view = report.view, mode = ?report.mode, boundary = report.boundary,
+                            rows_read = report.rows_read, groups = report.groups, elapsed_ms = report.elapsed_ms,
+                            "batch view published");
+                    }
+                }
+                Err(error) => tracing::warn!(source = recompute.source.name, %error, "a batch run failed"),
+            },
+            () = shutdown.cancelled() => return,
+        }
+        due = next_due(&schedule, Utc::now());
+        rest = Utc::now() + chrono::Duration::seconds(2);
+    }
+}
+
+async fn version_waits(recompute: &Recompute) -> bool {
+    match Journal::open(recompute.files.clone(), "batch").await {
+        Ok(journal) => {
+            let ledger = journal.ledger();
+            let boundary = ledger.next_boundary(recompute.leap);
+            ledger.building().any(|(_, version)| boundary.reaches(&version.declared_at))
+        }
+        Err(_) => false,
+    }
+}

@@ -1,0 +1,45 @@
+//! What can go wrong in the speed layer.
+
+/// A failure of the speed layer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] bifold_store::Error),
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] bifold_log::Error),
+    /// A fold failed.
+    #[error(transparent)]
+    Fold(#[from] bifold_fold::Error),
+    /// A view that cannot be compiled.
+    #[error(transparent)]
+    Pipeline(#[from] bifold_fold::PipelineError),
+    /// Arrow failed.
+    #[error(transparent)]
+    Arrow(#[from] arrow::error::ArrowError),
+    /// A version that this bifold would not make of the same SQL: its states have other ids.
+    #[error(
+        "view {view} is version {theirs} in the ledger, but {ours} to this bifold: \
+         its states are of another kind; run the bifold that declared it"
+    )]
+    OtherVersion {
+        /// The view.
+        view: String,
+        /// The ledger's version.
+        theirs: String,
+        /// What this binary makes of it.
+        ours: String,
+    },
+}
+
+impl Error {
+    /// Whether trying again later may help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Error::Store(e) => e.kind() == bifold_store::Kind::Unavailable,
+            Error::Log(e) => e.is_transient(),
+            _ => false,
+        }
+    }
+}

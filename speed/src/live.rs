@@ -1,0 +1,139 @@
+//! What is newer than the ledger: the units that a speed instance offers to the serving layer.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use arrow::array::RecordBatch;
+use bifold_ledger::{Ledger, Number, Offsets, Ranges, VersionId};
+use serde::{Deserialize, Serialize};
+
+use crate::epoch::Epoch;
+
+/// Committed units that are kept for readers whose ledger is older.
+const KEPT_UNITS: usize = 16;
+
+/// Names a slice for ever: the process's nonce, the fold's number in it, the slice's number in that.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct SliceId(pub String, pub u64, pub u64);
+
+/// What a reader asks for.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct LiveRequest {
+    /// The versions.
+    pub versions: Vec<VersionId>,
+    /// The ledger number that the reader stands at.
+    pub after: Number,
+    /// The slices that it has.
+    pub have: BTreeSet<SliceId>,
+}
+
+/// What a reader gets.
+#[derive(Clone, Debug, Default)]
+pub struct LiveAnswer {
+    /// The ledger number that the instance stands at.
+    pub ledger: Number,
+    /// The newest event time folded, in microseconds.
+    pub newest_event_us: Option<i64>,
+    /// Units after the reader's number, in order.
+    pub units: Vec<UnitAnswer>,
+}
+
+/// One unit of an answer.
+#[derive(Clone, Debug)]
+pub struct UnitAnswer {
+    /// The positions it holds.
+    pub ranges: Ranges,
+    /// The ledger number it was folded under.
+    pub folded_under: Number,
+    /// For each version exactly the slices that make it up, with their states where the reader has them not.
+    pub slices: BTreeMap<VersionId, Vec<(SliceId, Option<Arc<Vec<RecordBatch>>>)>>,
+}
+
+/// What one folder offers. Cheap to clone; all clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ledger: Number,
+    newest_event_us: Option<i64>,
+    committed: VecDeque<(Number, Epoch)>,
+    /// The open epoch, also while its commit is in doubt.
+    open: Option<Epoch>,
+}
+
+impl Live {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("no holder panics")
+    }
+
+    /// Answers a reader.
+    pub fn answer(&self, request: &LiveRequest) -> LiveAnswer {
+        let state = self.state();
+        let committed = state.committed.iter().filter(|(number, _)| *number > request.after).map(|(_, epoch)| epoch);
+        let units = committed.chain(&state.open).filter(|epoch| !epoch.ranges.is_empty());
+        let unit = |epoch: &Epoch| {
+            let of = |version: &VersionId| {
+                let slices = epoch.slices.get(version)?;
+                let given = slices.iter().map(|slice| {
+                    let rows = (!request.have.contains(&slice.id)).then(|| Arc::clone(&slice.rows));
+                    (slice.id.clone(), rows)
+                });
+                Some((version.clone(), given.collect()))
+            };
+            UnitAnswer {
+                ranges: epoch.ranges.clone(),
+                folded_under: epoch.folded_under,
+                slices: request.versions.iter().filter_map(of).collect(),
+            }
+        };
+        LiveAnswer {
+            ledger: state.ledger,
+            newest_event_us: state.newest_event_us,
+            units: units.map(unit).collect(),
+        }
+    }
+
+    /// Up to where the open epoch reaches.
+    pub fn frontier(&self) -> Option<Offsets> {
+        self.state().open.as_ref().map(Epoch::end)
+    }
+
+    /// Offers the open epoch as it stands.
+    pub(crate) fn offer(&self, epoch: &Epoch, newest_event_us: Option<i64>) {
+        let mut state = self.state();
+        state.open = Some(epoch.clone());
+        state.newest_event_us = state.newest_event_us.max(newest_event_us);
+    }
+
+    /// Says that the offered epoch was committed as `number`, and that `next` is open now.
+    pub(crate) fn committed(&self, number: Number, epoch: Epoch, next: &Epoch) {
+        let mut state = self.state();
+        state.committed.push_back((number, epoch));
+        state.open = Some(next.clone());
+        state.ledger = state.ledger.max(number);
+        while state.committed.len() > KEPT_UNITS {
+            state.committed.pop_front();
+        }
+    }
+
+    /// Notes what the ledger says now, and drops what every version's boundary covers.
+    pub(crate) fn note_ledger(&self, ledger: &Ledger) {
+        let mut state = self.state();
+        state.ledger = ledger.number;
+        let lowest = |epoch: &Epoch| {
+            ledger.versions.values().filter(|v| v.active).all(|v| {
+                let boundary = v.boundary.as_ref();
+                boundary.is_some_and(|boundary| epoch.ranges.below(&ledger.origins.clone().max(boundary)))
+            })
+        };
+        state.committed.retain(|(_, epoch)| !lowest(epoch));
+    }
+
+    /// Forgets the open epoch: it is folded again.
+    pub(crate) fn forget_open(&self) {
+        self.state().open = None;
+    }
+}

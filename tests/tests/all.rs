@@ -1,0 +1,7 @@
+//! What crosses layers, in one binary: each test binary links all of DataFusion.
+//!
+//! - [`law`]: batch ⊕ speed = one fold over everything = plain SQL
+//! - [`edges`]: which crate may depend on which, and where unsafe code may stand
+
+mod edges;
+mod law;
