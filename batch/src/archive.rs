@@ -1,7 +1,7 @@
 //! The archive as tables.
 //!
 //! Rows whose columns were decoded by the same definition are read from their columns; those of an older definition,
-//! and everything that `verify` reads, are decoded again from the original bytes ([`replay`]).
+//! and everything that `verify` reads, are decoded again from the original bytes ([`replay::Replay`]).
 
 pub mod direct;
 pub mod replay;

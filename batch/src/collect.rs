@@ -110,7 +110,8 @@ impl Collector {
             if next < bounds.earliest {
                 stopped.insert(at.clone(), lost_message(at, next, bounds.earliest));
             } else if next > bounds.end {
-                stopped.insert(at.clone(), format!("{at} ends at {}, but the archive holds it up to {next}", bounds.end));
+                stopped
+                    .insert(at.clone(), format!("{at} ends at {}, but the archive holds it up to {next}", bounds.end));
             } else {
                 stopped.remove(at);
             }
@@ -248,7 +249,8 @@ impl Collector {
     /// Counters come from the ledger: each event and each dead letter once, when it is durable.
     fn report(&self, ledger: &Ledger) {
         let source = || self.source.name.clone();
-        metrics::counter!("bifold_events_total", "source" => source(), "role" => "collect").absolute(ledger.counts.rows);
+        metrics::counter!("bifold_events_total", "source" => source(), "role" => "collect")
+            .absolute(ledger.counts.rows);
         metrics::counter!("bifold_absent_total", "source" => source()).absolute(ledger.counts.absent);
         for reason in bifold_fold::Reason::ALL {
             let count = ledger.counts.dead.get(reason.name()).copied().unwrap_or(0);

@@ -26,7 +26,8 @@ use datafusion::physical_plan::union::UnionExec;
 use serde::Serialize;
 
 use crate::Error;
-use crate::archive::{Part, direct, replay};
+use crate::archive::replay::Replay;
+use crate::archive::{Part, direct};
 use run_file::{read_run, write_run};
 
 /// Runs of a version beyond which an incremental run merges them all.
@@ -271,15 +272,14 @@ impl Recompute {
         let input = Input::new(engine, Arc::clone(view)).await?;
         let (mut states, mut rows) = (vec![], 0);
         let needed = |name: &str| view.needed.iter().any(|needed| needed == name);
-        replay::replay(&view.source, &self.files, units, part, needed, async |batch| {
+        let mut replay = Replay::new(&view.source, &self.files, units, part, needed);
+        while let Some(batch) = replay.next().await? {
             rows += batch.num_rows() as u64;
             states.extend(input.fold(&[batch]).await?);
             if states.len() >= 64 {
                 states = view.reduce(engine, std::mem::take(&mut states)).await?;
             }
-            Ok(())
-        })
-        .await?;
+        }
         Ok((states, rows))
     }
 

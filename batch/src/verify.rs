@@ -11,7 +11,7 @@ use datafusion::datasource::MemTable;
 
 use crate::Error;
 use crate::archive::Part;
-use crate::archive::replay::replay;
+use crate::archive::replay::Replay;
 
 /// The rows of `view` over every archived record below `frontier`.
 ///
@@ -28,11 +28,10 @@ pub async fn expected(
     let units: Vec<_> = part.units(ledger).map(|(unit, _)| unit).collect();
     let mut rows = vec![];
     // Every column: the table then has the source's own schema.
-    replay(&view.source, files, &units, &part, |_| true, async |batch| {
+    let mut replay = Replay::new(&view.source, files, &units, &part, |_| true);
+    while let Some(batch) = replay.next().await? {
         rows.push(batch);
-        Ok(())
-    })
-    .await?;
+    }
     let table = MemTable::try_new(view.source.schema(), vec![rows])?;
     Ok(view.plain(engine, Arc::new(table)).await?)
 }

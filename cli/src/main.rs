@@ -1,2 +1,77 @@
-//! Skeleton.
-fn main() {}
+//! `bifold`: parses its arguments, starts what they name, waits, and exits with the code that the contract gives.
+
+mod args;
+mod client;
+mod commands;
+mod context;
+mod exit;
+mod output;
+mod services;
+
+use std::process::ExitCode;
+
+use args::{Arguments, BatchCommand, Command};
+use clap::Parser;
+use exit::Exit;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let code = if error.use_stderr() { 2 } else { 0 };
+            // A closed pipe is no failure of ours.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    start_logging();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("bifold").build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start the runtime: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    let ended = runtime.block_on(run(arguments));
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => {
+            eprintln!("error: {exit}");
+            ExitCode::from(exit.code())
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Exit> {
+    let common = arguments.common;
+    match arguments.command {
+        Command::Up(service) => services::up(&common, &service).await,
+        Command::Collect(service) => services::collect(&common, &service).await,
+        Command::Speed(service) => services::speed(&common, &service).await,
+        Command::Serve(service) => services::serve(&common, &service).await,
+        Command::Batch { command: BatchCommand::Run(run) } => commands::batch::run(&common, run).await,
+        Command::Verify(verify) => commands::verify::run(&common, verify).await,
+        Command::Query(query) => commands::query::run(&common, query).await,
+        Command::Views(shot) => commands::views::run(&common, shot).await,
+        Command::Check(check) => commands::check::run(&common, check).await,
+        Command::DeadLetters(letters) => commands::dead_letters::run(&common, letters).await,
+        Command::Produce(produce) => commands::produce::run(&common, produce).await,
+        Command::Demo(demo) => commands::demo::run(&common, demo).await,
+    }
+}
+
+/// Logs go to stderr, by `BIFOLD_LOG`: a level, or tracing's filter directives.
+fn start_logging() {
+    use std::io::IsTerminal;
+    let text = std::env::var("BIFOLD_LOG").unwrap_or_else(|_| "info".to_string());
+    let filter = tracing_subscriber::EnvFilter::try_new(&text).unwrap_or_else(|_| {
+        eprintln!("BIFOLD_LOG={text:?} is no level; using info");
+        tracing_subscriber::EnvFilter::new("info")
+    });
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}

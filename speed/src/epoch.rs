@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
+use bifold_fold::live::SliceId;
 use bifold_fold::{Engine, View};
 use bifold_ledger::{Number, Offsets, Ranges, Span, TopicPartition, VersionId};
 
 use crate::Error;
-use crate::live::SliceId;
 
 /// A small batch of states.
 #[derive(Clone, Debug)]

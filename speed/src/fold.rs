@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use bifold_fold::live::SliceId;
 use bifold_fold::states::Input;
 use bifold_fold::view::compile_stored;
 use bifold_fold::{DeadLetter, Decoder, Engine, Envelope, View};
@@ -12,7 +13,6 @@ use bifold_log::Chunk;
 
 use crate::Error;
 use crate::epoch::Epoch;
-use crate::live::SliceId;
 
 /// Views that decode alike, and their decoder.
 struct Group {

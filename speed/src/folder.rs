@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bifold_config::Speed;
+use bifold_fold::live::SliceId;
 use bifold_fold::{Source, View, delta};
 use bifold_ledger::{Body, Ledger, Nonce, Offsets, TopicPartition};
 use bifold_log::{Log, Reader, ReaderOptions, Start, Survey, survey};
@@ -27,7 +28,7 @@ use tokio::runtime::Handle;
 use crate::Error;
 use crate::epoch::Epoch;
 use crate::fold::Folds;
-use crate::live::{Live, SliceId};
+use crate::live::Live;
 
 /// Records folded at once.
 const POLL_RECORDS: usize = 65_536;

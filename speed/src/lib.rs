@@ -15,4 +15,4 @@ pub mod live;
 
 pub use error::Error;
 pub use folder::Folder;
-pub use live::{Live, LiveAnswer, LiveRequest, SliceId};
+pub use live::Live;

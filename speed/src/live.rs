@@ -1,53 +1,15 @@
 //! What is newer than the ledger: the units that a speed instance offers to the serving layer.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use arrow::array::RecordBatch;
-use bifold_ledger::{Ledger, Number, Offsets, Ranges, VersionId};
-use serde::{Deserialize, Serialize};
+use bifold_fold::live::{LiveAnswer, LiveRequest, UnitAnswer};
+use bifold_ledger::{Ledger, Number, Offsets, VersionId};
 
 use crate::epoch::Epoch;
 
 /// Committed units that are kept for readers whose ledger is older.
 const KEPT_UNITS: usize = 16;
-
-/// Names a slice for ever: the process's nonce, the fold's number in it, the slice's number in that.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub struct SliceId(pub String, pub u64, pub u64);
-
-/// What a reader asks for.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct LiveRequest {
-    /// The versions.
-    pub versions: Vec<VersionId>,
-    /// The ledger number that the reader stands at.
-    pub after: Number,
-    /// The slices that it has.
-    pub have: BTreeSet<SliceId>,
-}
-
-/// What a reader gets.
-#[derive(Clone, Debug, Default)]
-pub struct LiveAnswer {
-    /// The ledger number that the instance stands at.
-    pub ledger: Number,
-    /// The newest event time folded, in microseconds.
-    pub newest_event_us: Option<i64>,
-    /// Units after the reader's number, in order.
-    pub units: Vec<UnitAnswer>,
-}
-
-/// One unit of an answer.
-#[derive(Clone, Debug)]
-pub struct UnitAnswer {
-    /// The positions it holds.
-    pub ranges: Ranges,
-    /// The ledger number it was folded under.
-    pub folded_under: Number,
-    /// For each version exactly the slices that make it up, with their states where the reader has them not.
-    pub slices: BTreeMap<VersionId, Vec<(SliceId, Option<Arc<Vec<RecordBatch>>>)>>,
-}
 
 /// What one folder offers. Cheap to clone; all clones are one.
 #[derive(Clone, Debug, Default)]
@@ -89,11 +51,7 @@ impl Live {
                 slices: request.versions.iter().filter_map(of).collect(),
             }
         };
-        LiveAnswer {
-            ledger: state.ledger,
-            newest_event_us: state.newest_event_us,
-            units: units.map(unit).collect(),
-        }
+        LiveAnswer { ledger: state.ledger, newest_event_us: state.newest_event_us, units: units.map(unit).collect() }
     }
 
     /// Up to where the open epoch reaches.

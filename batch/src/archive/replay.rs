@@ -16,43 +16,60 @@ use crate::Error;
 /// Rows of one batch.
 const BATCH_ROWS: usize = 16_384;
 
-/// Decodes the records of `units` that lie in `part`, and hands over batches of the columns that `wanted` accepts.
-/// Every file's checksum is checked.
-///
-/// # Errors
-/// A file that is missing or damaged, the store is unavailable, or what `sink` says.
-pub async fn replay(
-    source: &Arc<Source>,
-    store: &SourceFiles,
-    units: &[&ArchiveUnit],
-    part: &Part,
-    wanted: impl Fn(&str) -> bool,
-    mut sink: impl AsyncFnMut(RecordBatch) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let mut decoder = Decoder::new(Arc::clone(source), wanted);
-    let mut dead = vec![];
-    for unit in units {
-        let files = unit.rows.iter().map(|file| (file, false)).chain(unit.dead.iter().map(|file| (file, true)));
-        for (file, dead_letters) in files {
-            for batch in records_of(store, file, dead_letters).await? {
-                let columns = Columns::new(&batch);
-                for row in 0..batch.num_rows() {
-                    let Some(record) = columns.record(row) else { continue };
-                    if part.holds(&TopicPartition::new(record.topic, record.partition), record.offset) {
-                        dead.clear();
-                        decoder.push(record, &mut dead);
-                    }
-                    if decoder.rows() >= BATCH_ROWS {
-                        sink(decoder.finish()).await?;
-                    }
+/// Decodes archived records again, batch by batch. Every file's checksum is checked.
+#[derive(Debug)]
+pub struct Replay {
+    store: SourceFiles,
+    part: Part,
+    decoder: Decoder,
+    /// Files to read, and whether each holds dead letters; the next one last.
+    files: Vec<(File, bool)>,
+    /// Batches of the file being read; the next one last.
+    batches: Vec<RecordBatch>,
+}
+
+impl Replay {
+    /// The records of `units` that lie in `part`, decoded by `source`, with the columns that `wanted` accepts.
+    pub fn new(
+        source: &Arc<Source>,
+        store: &SourceFiles,
+        units: &[&ArchiveUnit],
+        part: &Part,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Self {
+        let mut files = vec![];
+        for unit in units {
+            files.extend(unit.rows.iter().map(|file| (file.clone(), false)));
+            files.extend(unit.dead.iter().map(|file| (file.clone(), true)));
+        }
+        files.reverse();
+        let decoder = Decoder::new(Arc::clone(source), wanted);
+        Self { store: store.clone(), part: part.clone(), decoder, files, batches: vec![] }
+    }
+
+    /// The next batch of rows; none after the last.
+    ///
+    /// # Errors
+    /// A file that is missing or damaged, or the store is unavailable.
+    pub async fn next(&mut self) -> Result<Option<RecordBatch>, Error> {
+        let mut dead = vec![];
+        while self.decoder.rows() < BATCH_ROWS {
+            let Some(batch) = self.batches.pop() else {
+                let Some((file, dead_letters)) = self.files.pop() else { break };
+                self.batches = records_of(&self.store, &file, dead_letters).await?;
+                self.batches.reverse();
+                continue;
+            };
+            let columns = Columns::new(&batch);
+            for record in (0..batch.num_rows()).filter_map(|row| columns.record(row)) {
+                if self.part.holds(&TopicPartition::new(record.topic, record.partition), record.offset) {
+                    dead.clear();
+                    self.decoder.push(record, &mut dead);
                 }
             }
         }
+        Ok((self.decoder.rows() > 0).then(|| self.decoder.finish()))
     }
-    if decoder.rows() > 0 {
-        sink(decoder.finish()).await?;
-    }
-    Ok(())
 }
 
 async fn records_of(store: &SourceFiles, file: &File, dead_letters: bool) -> Result<Vec<RecordBatch>, Error> {

@@ -277,8 +277,7 @@ impl DeadRows {
 fn sorted(rows: &RecordBatch) -> RecordBatch {
     let column = |name: &str| rows.column_by_name(name).expect("every archived row has its place in the log").clone();
     let by = ["_topic", "_partition", "_offset", "_index"];
-    let columns: Vec<SortColumn> =
-        by.iter().map(|name| SortColumn { values: column(name), options: None }).collect();
+    let columns: Vec<SortColumn> = by.iter().map(|name| SortColumn { values: column(name), options: None }).collect();
     let order = lexsort_to_indices(&columns, None).expect("these types can be sorted");
     take_record_batch(rows, &order).expect("the indices are the batch's own")
 }

@@ -18,7 +18,7 @@ use jiter::{Jiter, Peek};
 
 use crate::schema::{META, Meta, Source};
 use build::Builder;
-use read::{Malformed, Slot, read_value};
+use read::{Malformed, Slot, kind_of, read_value};
 pub use time::parse_timestamp;
 
 /// Why an element or a record is a dead letter. The first that applies, in this order.
@@ -237,7 +237,11 @@ impl Decoder {
     fn push_element(&mut self, record: &Envelope<'_>, bytes: &[u8], index: i32, dead: &mut Vec<DeadLetter>) {
         match self.read_whole(bytes) {
             Ok(()) => self.close_element(record, index, dead),
-            Err(malformed) => dead.push(DeadLetter { index, reason: Reason::Malformed, detail: malformed.0 }),
+            Err(malformed) => {
+                // The place is one in the element, whatever its line in the record.
+                let detail = malformed.0.replace(" at line 1 column ", " at column ");
+                dead.push(DeadLetter { index, reason: Reason::Malformed, detail });
+            }
         }
     }
 
@@ -255,7 +259,7 @@ impl Decoder {
         self.slots.fill(Slot::Null);
         match json.peek().map_err(|e| Malformed::at(json, e))? {
             Peek::Object => {}
-            _ => return Err(Malformed("not an object".to_string())),
+            other => return Err(Malformed(format!("not an object: it begins like {}", kind_of(other)))),
         }
         let mut place = 0;
         let mut column = match json.known_object() {

@@ -35,7 +35,9 @@ impl fmt::Display for PipelineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = self.line.to_string();
         let margin = " ".repeat(number.len());
-        let caret = " ".repeat(self.column.saturating_sub(1) as usize);
+        // Tabs stay tabs, so that the caret stands under its place however wide they are shown.
+        let before = self.text.chars().chain(std::iter::repeat(' ')).take(self.column.saturating_sub(1) as usize);
+        let caret: String = before.map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
         writeln!(f, "{}:{}:{}: {}", self.file, self.line, self.column, self.message)?;
         write!(f, "{margin} |\n{number} | {}\n{margin} | {caret}^", self.text)?;
         match &self.hint {

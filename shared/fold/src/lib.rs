@@ -7,6 +7,7 @@
 //! - [`engine`]: the DataFusion context that views are compiled and run in
 //! - [`states`]: rows → states → fewer states → values
 //! - [`delta`]: the file that one epoch's states are stored in
+//! - [`live`]: states that are newer than the ledger, between speed and serving
 //!
 //! States merge: ⊕ is associative and commutative, and nothing is its identity. A group may stand in any number of
 //! state rows; only [`View::finish`] makes it one.
@@ -16,6 +17,7 @@ pub mod delta;
 pub mod engine;
 pub mod error;
 mod functions;
+pub mod live;
 pub mod pipeline;
 pub mod schema;
 pub mod states;

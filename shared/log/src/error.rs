@@ -37,6 +37,14 @@ pub enum Error {
         /// What the broker said.
         why: String,
     },
+    /// A record that is larger than the log takes.
+    #[error("a record of {bytes} bytes is larger than the log takes: {why}")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+        /// What the log said.
+        why: String,
+    },
     /// Configuration that the log refuses.
     #[error("the log's configuration cannot be used: {why}")]
     Invalid {

@@ -115,8 +115,16 @@ fn event() -> impl Strategy<Value = Event> {
         Just(Flaw::TooManyDigits),
         Just(Flaw::NoObject),
     ];
-    let texts = (prop::option::weighted(0.9, 0..3u8), prop::option::weighted(0.9, 0..7u8), prop::option::weighted(0.9, 0..40u16));
-    let numbers = (prop::option::weighted(0.85, -50..50i16), prop::option::weighted(0.8, -20..20i8), prop::option::weighted(0.8, -80..80i16));
+    let texts = (
+        prop::option::weighted(0.9, 0..3u8),
+        prop::option::weighted(0.9, 0..7u8),
+        prop::option::weighted(0.9, 0..40u16),
+    );
+    let numbers = (
+        prop::option::weighted(0.85, -50..50i16),
+        prop::option::weighted(0.8, -20..20i8),
+        prop::option::weighted(0.8, -80..80i16),
+    );
     let doubles = (prop::option::weighted(0.8, 0..400i16), prop::option::weighted(0.8, 0.001..1000.0f64));
     let others = (
         prop::option::weighted(0.8, -100_000..100_000i32),
@@ -149,7 +157,8 @@ pub(super) const MAX_RECORD: u64 = 4_000;
 
 const CHANNELS: [&str; 3] = ["#en.wikipedia", "#de.wikipedia", ""];
 // Short ones and long ones (more than 12 bytes): Arrow's views treat them differently.
-const PAGES: [&str; 7] = ["a", "B", "página principal", "Ünïcode page of some length", "日本語", "x\"y\\z\n", "twelve bytes"];
+const PAGES: [&str; 7] =
+    ["a", "B", "página principal", "Ünïcode page of some length", "日本語", "x\"y\\z\n", "twelve bytes"];
 
 /// Writes the records of `drafts` as a producer would: `seed` decides the order of keys and how numbers look.
 pub(super) fn written(drafts: &[Draft], seed: u64) -> Vec<Record> {

@@ -196,7 +196,9 @@ fn said(word: &str, argument: &str, dialect: Dialect) -> String {
             let (percent, column) = argument.split_once(' ').expect("a quantile of a column");
             match dialect {
                 Bifold => format!("approx_percentile_cont({percent}) WITHIN GROUP (ORDER BY {column})"),
-                DataFusion | DuckDb => format!("array_agg({column} ORDER BY {column}) FILTER (WHERE {column} IS NOT NULL)"),
+                DataFusion | DuckDb => {
+                    format!("array_agg({column} ORDER BY {column}) FILTER (WHERE {column} IS NOT NULL)")
+                }
             }
         }
         _ => panic!("no dialect knows {word:?}"),

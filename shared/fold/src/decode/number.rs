@@ -52,17 +52,20 @@ impl<'a> Number<'a> {
     /// The number times `10^power`, cut towards the past, if it fits 64 bits.
     pub(super) fn floor_at(&self, power: i64) -> Option<i64> {
         let parts = self.parts();
-        let exponent = parts.exponent + power;
-        if parts.mantissa == 0 || (exponent >= 0 && !parts.cut) {
-            return i64::try_from(parts.scaled(power)?).ok();
+        if parts.mantissa == 0 {
+            return Some(0);
         }
-        let magnitude = match u32::try_from(-exponent).ok().and_then(|digits| 10u128.checked_pow(digits)) {
-            Some(divisor) => (parts.mantissa / divisor, parts.mantissa % divisor != 0 || parts.cut),
+        let exponent = parts.exponent + power;
+        let power_of_ten = u32::try_from(exponent.unsigned_abs()).ok().and_then(|digits| 10u128.checked_pow(digits));
+        // Digits that were cut off are 38 places and more below the first one: of what fits 64 bits, below the unit.
+        let (whole, rest) = match power_of_ten {
+            Some(power) if exponent >= 0 => (parts.mantissa.checked_mul(power)?, parts.cut),
+            Some(power) => (parts.mantissa / power, parts.mantissa % power != 0 || parts.cut),
+            None if exponent >= 0 => return None,
             None => (0, true),
         };
-        let magnitude = (i128::try_from(magnitude.0).ok()?, magnitude.1);
-        let value = if parts.negative { -magnitude.0 - i128::from(magnitude.1) } else { magnitude.0 };
-        i64::try_from(value).ok()
+        let whole = i128::try_from(whole).ok()?;
+        i64::try_from(if parts.negative { -whole - i128::from(rest) } else { whole }).ok()
     }
 
     fn parts(&self) -> Parts {
@@ -105,10 +108,10 @@ impl<'a> Number<'a> {
     }
 }
 
-/// The number after `e`, held within what cannot matter any more.
+/// The number after `e`, held within what cannot matter any more: no record has as many digits.
 fn read_exponent(text: &[u8]) -> i64 {
     let digits = text.iter().filter(|byte| byte.is_ascii_digit());
-    let value = digits.fold(0i64, |value, digit| (value * 10 + i64::from(digit - b'0')).min(1_000_000));
+    let value = digits.fold(0i64, |value, digit| (value * 10 + i64::from(digit - b'0')).min(1_000_000_000_000));
     if text.first() == Some(&b'-') { -value } else { value }
 }
 
@@ -192,6 +195,12 @@ mod tests {
             ("1e18", 6, None),
             ("1e-60", 6, Some(0)),
             ("-1e-60", 6, Some(-1)),
+            ("123456789012345678901234567890123456789012", 6, None),
+            ("1.00000000000000000000000000000000000000001e40", 6, None),
+            ("1.00000000000000000000000000000000000000001", 6, Some(1_000_000)),
+            ("-1.00000000000000000000000000000000000000001", 6, Some(-1_000_001)),
+            ("1e4000000000000000000000", 0, None),
+            ("-1e-4000000000000000000000", 0, Some(-1)),
         ] {
             assert_eq!(number(text).floor_at(power), value, "{text}");
         }

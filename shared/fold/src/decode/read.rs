@@ -61,7 +61,7 @@ pub(super) fn read_value(
         Type::Timestamp if peek == Peek::String => match json.known_str() {
             Ok(string) => Ok(match parse_timestamp(string) {
                 Some(micros) => Slot::Integer(micros),
-                None => Slot::Wrong(format!("{string:?} is no timestamp")),
+                None => Slot::Wrong(format!("{:?} is no timestamp", shown(string))),
             }),
             Err(e) => Err(Malformed::at(json, e)),
         },
@@ -78,7 +78,10 @@ pub(super) fn read_value(
                 items.push(read_value(json, bytes, item, unit, text)?);
                 next = json.array_step().map_err(|e| Malformed::at(json, e))?;
             }
-            Ok(first_wrong(&mut items).unwrap_or(Slot::List(items)))
+            Ok(match first_wrong(&items) {
+                Some((i, what)) => Slot::Wrong(format!("item {i} is {item}: {what}")),
+                None => Slot::List(items),
+            })
         }
         Type::Struct(fields) if peek == Peek::Object => read_struct(json, bytes, fields, unit, text),
         _ => {
@@ -111,12 +114,17 @@ fn read_struct(
             Err(e) => return Err(Malformed::at(json, e)),
         };
     }
-    Ok(first_wrong(&mut values).unwrap_or(Slot::Struct(values)))
+    Ok(match first_wrong(&values) {
+        Some((i, what)) => Slot::Wrong(format!("field {:?} is {}: {what}", fields[i].0, fields[i].1)),
+        None => Slot::Struct(values),
+    })
 }
 
-fn first_wrong(slots: &mut [Slot]) -> Option<Slot> {
-    let wrong = slots.iter_mut().find(|slot| matches!(slot, Slot::Wrong(_)))?;
-    Some(std::mem::replace(wrong, Slot::Null))
+fn first_wrong(slots: &[Slot]) -> Option<(usize, &str)> {
+    slots.iter().enumerate().find_map(|(i, slot)| match slot {
+        Slot::Wrong(what) => Some((i, &**what)),
+        _ => None,
+    })
 }
 
 /// Any value, as its own text.
@@ -135,29 +143,41 @@ fn append(text: &mut String, string: &str) -> Range<usize> {
 
 fn number_as(bytes: &[u8], ty: &Type, unit: Option<TimestampUnit>) -> Slot {
     let number = Number::new(bytes);
-    let slot = match ty {
-        Type::Int => number.integer().filter(|n| i32::try_from(*n).is_ok()).map(Slot::Integer),
-        Type::BigInt => number.integer().map(Slot::Integer),
-        Type::Double => number.double().map(Slot::Double),
-        Type::Decimal(precision, scale) => number.decimal(*precision, *scale).map(Slot::Decimal),
+    let (slot, wrong) = match ty {
+        Type::Int => {
+            let int = number.integer().filter(|n| i32::try_from(*n).is_ok());
+            (int.map(Slot::Integer), "is no whole number of 32 bits")
+        }
+        Type::BigInt => (number.integer().map(Slot::Integer), "is no whole number of 64 bits"),
+        Type::Double => (number.double().map(Slot::Double), "is out of range"),
+        Type::Decimal(precision, scale) => {
+            (number.decimal(*precision, *scale).map(Slot::Decimal), "has too many digits before or behind the point")
+        }
         Type::Timestamp => match unit {
-            Some(unit) => number.floor_at(unit.to_micros()).map(Slot::Integer),
-            None => return Slot::Wrong("it is a number, and the source has no timestamp_unit".to_string()),
+            Some(unit) => (number.floor_at(unit.to_micros()).map(Slot::Integer), "is out of range"),
+            None => (None, "is a number, and the source has no timestamp_unit"),
         },
-        _ => None,
+        _ => (None, "is a number"),
     };
-    slot.unwrap_or_else(|| {
-        let shown: String = String::from_utf8_lossy(bytes).chars().take(60).collect();
-        Slot::Wrong(format!("{shown} does not fit"))
-    })
+    slot.unwrap_or_else(|| Slot::Wrong(format!("{} {wrong}", shown(&String::from_utf8_lossy(bytes)))))
 }
 
-fn kind_of(peek: Peek) -> &'static str {
+/// The beginning of a text, for people.
+fn shown(text: &str) -> String {
+    const MOST: usize = 60;
+    let cut = if text.chars().nth(MOST).is_some() { "…" } else { "" };
+    text.chars().take(MOST).chain(cut.chars()).collect()
+}
+
+/// What a value is, by how it begins.
+pub(super) fn kind_of(peek: Peek) -> &'static str {
     match peek {
+        Peek::Null => "null",
         Peek::True | Peek::False => "a boolean",
         Peek::String => "a string",
         Peek::Array => "an array",
         Peek::Object => "an object",
-        _ => "a number",
+        peek if peek.is_num() => "a number",
+        _ => "no JSON",
     }
 }

@@ -24,8 +24,8 @@ pub(super) struct Call {
 
 /// Why a call cannot stand in a view.
 pub(super) struct Refused {
-    /// The function's name, to point at.
-    pub(super) word: String,
+    /// The function's names, to point at.
+    pub(super) names: Vec<String>,
     pub(super) message: String,
     pub(super) hint: String,
 }
@@ -37,10 +37,11 @@ const SAFE_PRECISION: u8 = 28;
 
 /// Makes `expr`, an aggregate call over `input` with the value type `ty`, ready to merge.
 pub(super) fn prepare(expr: &Expr, input: &DFSchema, ty: &DataType) -> Result<Call, Refused> {
-    let (name, call) = unalias(expr)?;
+    let call = unalias(expr)?;
     let mut params = call.params.clone();
     let function = call.func.name().to_string();
-    let refuse = |message: String, hint: &str| Refused { word: name.clone(), message, hint: hint.to_string() };
+    let names: Vec<String> = std::iter::once(&function).chain(call.func.aliases()).cloned().collect();
+    let refuse = |message: String, hint: &str| Refused { names: names.clone(), message, hint: hint.to_string() };
     let Some(order) = order_of(&function) else {
         let message = format!("{function}() cannot be merged");
         return Err(refuse(
@@ -67,12 +68,12 @@ pub(super) fn prepare(expr: &Expr, input: &DFSchema, ty: &DataType) -> Result<Ca
     Ok(Call { expr, plain, guard, state_id })
 }
 
-fn unalias(expr: &Expr) -> Result<(String, &AggregateFunction), Refused> {
+fn unalias(expr: &Expr) -> Result<&AggregateFunction, Refused> {
     match expr {
         Expr::Alias(alias) => unalias(&alias.expr),
-        Expr::AggregateFunction(call) => Ok((call.func.name().to_string(), call)),
+        Expr::AggregateFunction(call) => Ok(call),
         other => Err(Refused {
-            word: String::new(),
+            names: vec![],
             message: format!("{other} is no aggregate call"),
             hint: "write an aggregate function".to_string(),
         }),

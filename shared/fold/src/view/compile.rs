@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bifold_ledger::VersionId;
-use datafusion::common::Column;
+use datafusion::catalog::MemoryCatalogProviderList;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, TableReference};
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
-use datafusion::execution::SessionState;
+use datafusion::execution::context::SessionContext;
+use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, Volatility, lit};
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF, Volatility, lit};
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Optimizer, OptimizerContext};
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
@@ -21,10 +23,9 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
 use datafusion::sql::parser::Statement as DataFusionStatement;
 use datafusion::sql::sqlparser::ast::Statement;
-use datafusion::sql::sqlparser::tokenizer::Location;
 use sha2::{Digest, Sha256};
 
-use super::{View, aggregate, check, shape};
+use super::{View, aggregate, check, shape, wrong};
 use crate::engine::Engine;
 use crate::error::PipelineError;
 use crate::pipeline::{Pipeline, ViewText};
@@ -47,23 +48,29 @@ pub async fn compile_all(engine: &Engine, pipeline: &Pipeline) -> Result<Vec<Arc
 /// # Errors
 /// What is wrong with it, where, and what to do.
 pub async fn compile(engine: &Engine, pipeline: &Pipeline, text: &ViewText) -> Result<View, PipelineError> {
-    let (_, name) = check::select_of(text)?;
-    let Some(source) = pipeline.sources.iter().find(|source| source.name == name) else {
-        let nearest = pipeline.sources.iter().min_by_key(|s| strsim::damerau_levenshtein(&s.name, &name));
-        let hint = nearest.map(|nearest| format!("the nearest source is {:?}", nearest.name));
-        return Err(text.place.error_at(&name, format!("there is no source {name:?}"), hint));
+    let read = check::read_by(text)?;
+    let Some(source) = pipeline.sources.iter().find(|source| source.name == read.source) else {
+        let nearest = pipeline.sources.iter().min_by_key(|s| strsim::damerau_levenshtein(&s.name, &read.source));
+        let hint = match nearest {
+            Some(nearest) => format!("the nearest source is {:?}", nearest.name),
+            None => "declare it with CREATE TABLE".to_string(),
+        };
+        return Err(text.place.error(read.at, format!("there is no source {:?}", read.source), Some(hint)));
     };
     let source = Arc::new(source.clone());
-    let wrong = |error: DataFusionError| planning_error(text, &source, error);
-    let state = state_of(engine, &source).map_err(wrong)?;
+    let state = match state_of(engine, &source) {
+        Ok(state) => state,
+        Err(error) => return Err(text.place.error(text.place.start(), error.strip_backtrace(), None)),
+    };
+    let wrong = |error: DataFusionError| wrong::planning_error(text, &source, &state, error);
     let statement = Statement::Query(text.query.clone());
     let plan = state.statement_to_plan(DataFusionStatement::Statement(Box::new(statement))).await.map_err(wrong)?;
     refuse_volatile(text, &plan)?;
     let plan = analyse(&state, plan).map_err(wrong)?;
     let found = the_aggregate(text, &plan)?;
     build(text, Arc::clone(&source), &state, plan, found).map_err(|failure| match failure {
-        Failure::Plan(error) => planning_error(text, &source, error),
-        Failure::Refused(refused) => text.place.error_at(&refused.word, refused.message, Some(refused.hint)),
+        Failure::Plan(error) => wrong(error),
+        Failure::Refused(refused) => wrong::refused(text, refused),
     })
 }
 
@@ -81,8 +88,10 @@ pub async fn compile_stored(
     let text = format!("CREATE MATERIALIZED VIEW \"{quoted}\" AS {sql}");
     let mut pipeline = crate::pipeline::parse(&format!("the ledger's view {name}"), &text, 0)?;
     let view = pipeline.views.remove(0);
-    let source = serde_json::from_value::<Source>(source.clone())
-        .map_err(|e| view.place.error_at("FROM", format!("its source cannot be read: {e}"), None))?;
+    let source = serde_json::from_value::<Source>(source.clone()).map_err(|e| {
+        let at = view.place.clause(&["FROM"]);
+        view.place.error(at, format!("its source cannot be read: {e}"), None)
+    })?;
     pipeline.sources.push(source);
     compile(engine, &pipeline, &view).await
 }
@@ -98,16 +107,18 @@ impl From<DataFusionError> for Failure {
     }
 }
 
-/// A session in which the source is an empty table.
+/// A session in which the source is an empty table, and the only one. Its catalog is its own: others compile at the
+/// same time, perhaps another pipeline's source of the same name.
 fn state_of(engine: &Engine, source: &Source) -> DataFusionResult<SessionState> {
-    let context = datafusion::execution::context::SessionContext::new_with_state(engine.context().state());
-    context.deregister_table(quoted(&source.name))?;
-    context.register_table(quoted(&source.name), Arc::new(EmptyTable::new(source.schema())))?;
+    let state = engine.context().state();
+    let config = state.config().clone().with_create_default_catalog_and_schema(true);
+    let state = SessionStateBuilder::new_from_existing(state)
+        .with_config(config)
+        .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
+        .build();
+    let context = SessionContext::new_with_state(state);
+    context.register_table(TableReference::bare(source.name.clone()), Arc::new(EmptyTable::new(source.schema())))?;
     Ok(context.state())
-}
-
-fn quoted(name: &str) -> datafusion::common::TableReference {
-    datafusion::common::TableReference::bare(name.to_string())
 }
 
 /// Type coercion and constant folding alone: no rule that may restructure the aggregate.
@@ -119,55 +130,61 @@ fn analyse(state: &SessionState, plan: LogicalPlan) -> DataFusionResult<LogicalP
 }
 
 fn refuse_volatile(text: &ViewText, plan: &LogicalPlan) -> Result<(), PipelineError> {
-    let mut offender: Option<(String, &str)> = None;
+    let mut offender: Option<Arc<ScalarUDF>> = None;
     let walked = plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
-                match expr {
-                    Expr::ScalarFunction(f) if f.func.signature().volatility != Volatility::Immutable => {
-                        offender.get_or_insert((f.func.name().to_string(), "depends on more than the event"));
-                    }
-                    Expr::WindowFunction(f) => {
-                        offender
-                            .get_or_insert((f.fun.name().to_string(), "is a window function, which cannot be merged"));
-                    }
-                    Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) => {
-                        offender.get_or_insert(("SELECT".to_string(), "is a subquery, which cannot be merged"));
-                    }
-                    _ => {}
+                if let Expr::ScalarFunction(call) = expr
+                    && call.func.signature().volatility != Volatility::Immutable
+                {
+                    offender.get_or_insert_with(|| Arc::clone(&call.func));
                 }
                 Ok(TreeNodeRecursion::Continue)
             })
         })
     });
-    match (walked, offender) {
-        (Ok(_), None) => Ok(()),
-        (_, Some((name, why))) => {
-            let hint = "a view's result must follow from the events alone, so that it can be computed again; \
-                        use such functions in the query of the view"
-                .to_string();
-            Err(text.place.error_at(&name, format!("{name} {why}"), Some(hint)))
-        }
-        (Err(e), None) => Err(text.place.error_at("SELECT", e.to_string(), None)),
-    }
+    let Some(function) = offender else {
+        return walked.map(|_| ()).map_err(|e| text.place.error(text.place.start(), e.strip_backtrace(), None));
+    };
+    let names: Vec<&str> = std::iter::once(function.name()).chain(function.aliases().iter().map(|a| &**a)).collect();
+    let (name, at) =
+        text.place.find(&names).unwrap_or_else(|| (function.name().to_string(), text.place.clause(&["SELECT"])));
+    let hint = "a view's rows must follow from the events alone, so that they can be computed again: use an event's \
+                own time here, or this function in the query of the view";
+    Err(text.place.error(at, format!("{name} depends on more than the event"), Some(hint.to_string())))
 }
 
+/// The one aggregate of a plan in which everything else merges, too: what stands below it is done event by event,
+/// what stands above it row by row.
 fn the_aggregate(text: &ViewText, plan: &LogicalPlan) -> Result<Aggregate, PipelineError> {
+    let refuse = |words: &[&str], message: String, hint: &str| {
+        Err(text.place.error(text.place.clause(words), message, Some(hint.to_string())))
+    };
     let mut found = vec![];
+    let mut odd = None;
     let walked = plan.apply(|node| {
-        if let LogicalPlan::Aggregate(aggregate) = node {
-            found.push(aggregate.clone());
+        match node {
+            LogicalPlan::Aggregate(aggregate) => found.push(aggregate.clone()),
+            LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => {}
+            LogicalPlan::TableScan(_) | LogicalPlan::Unnest(_) => {}
+            other => {
+                odd.get_or_insert_with(|| other.display().to_string());
+            }
         }
         Ok(TreeNodeRecursion::Continue)
     });
-    let refuse =
-        |word: &str, message: &str, hint: &str| Err(text.place.error_at(word, message, Some(hint.to_string())));
+    if let Some(odd) = odd {
+        let hint = "write SELECT … FROM … WHERE … GROUP BY … HAVING …, and the rest into the query of the view";
+        return refuse(&["SELECT"], format!("this cannot be merged: {odd}"), hint);
+    }
     if walked.is_err() || found.len() != 1 {
-        return refuse("SELECT", "a view aggregates", "add GROUP BY, or an aggregate such as count(*)");
+        let hint = "add GROUP BY, or an aggregate such as count(*)";
+        return refuse(&["SELECT"], "this view does not aggregate".to_string(), hint);
     }
     let aggregate = found.remove(0);
     if aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
-        return refuse("GROUP", "grouping sets cannot be merged", "make one view of each set of columns");
+        let hint = "make one view of each set of columns";
+        return refuse(&["ROLLUP", "CUBE", "GROUPING"], "grouping sets cannot be merged".to_string(), hint);
     }
     Ok(aggregate)
 }
@@ -312,29 +329,4 @@ fn version_of(name: &str, sql: &str, source: &Source, state_ids: &[String]) -> V
     let text = serde_json::json!({ "view": name, "sql": sql, "source": source, "states": state_ids }).to_string();
     let hash = Sha256::digest(text.as_bytes());
     VersionId(hash[..8].iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// DataFusion's planning error at the place it names, with the nearest column where one is missing.
-fn planning_error(text: &ViewText, source: &Source, error: DataFusionError) -> PipelineError {
-    let at = error.diagnostic().and_then(|d| d.span).map(|span| Location::new(span.start.line, span.start.column));
-    let root = error.find_root();
-    let message = error.diagnostic().map_or_else(|| root.strip_backtrace(), |d| d.message.clone());
-    let mut hint = error.diagnostic().and_then(|d| d.helps.first().map(|help| help.message.clone()));
-    let mut word = "SELECT".to_string();
-    if let DataFusionError::SchemaError(schema_error, _) = root
-        && let datafusion::common::SchemaError::FieldNotFound { field, .. } = schema_error.as_ref()
-    {
-        word.clone_from(&field.name);
-        let distance = |column: &&crate::schema::Column| strsim::damerau_levenshtein(&column.name, &field.name);
-        let exact = source.columns.iter().find(|column| column.name.eq_ignore_ascii_case(&field.name));
-        hint = match (exact, source.columns.iter().min_by_key(distance)) {
-            (Some(column), _) => Some(format!("names are case-sensitive: write {:?} in double quotes", column.name)),
-            (None, Some(column)) => Some(format!("the nearest column is {:?}", column.name)),
-            (None, None) => hint,
-        };
-    }
-    match at {
-        Some(at) => text.place.error(at, message, hint),
-        None => text.place.error_at(&word, message, hint),
-    }
 }

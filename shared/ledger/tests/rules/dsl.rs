@@ -95,7 +95,12 @@ pub(crate) fn body(step: &str, ledger: &Ledger) -> Body {
     match &step[..1] {
         "D" => {
             let (version, view) = rest.split_once('@').unwrap_or((rest, "v"));
-            Body::Declared { view: view.into(), version: version.into(), sql: format!("SELECT {version}"), source: serde_json::Value::Null }
+            Body::Declared {
+                view: view.into(),
+                version: version.into(),
+                sql: format!("SELECT {version}"),
+                source: serde_json::Value::Null,
+            }
         }
         "R" => Body::Retired { versions: versions(rest) },
         "S" => Body::Selected { version: rest.into() },

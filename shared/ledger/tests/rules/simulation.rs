@@ -232,7 +232,8 @@ impl World {
         };
         if let Some(ranges) = upto(&|at| self.ledger.archived(&p(at))) {
             let counts = ArchiveCounts::default();
-            self.put(Body::Archived { ranges, rows: vec![], dead: vec![], counts, decoding: String::new() }).expect("it goes on");
+            self.put(Body::Archived { ranges, rows: vec![], dead: vec![], counts, decoding: String::new() })
+                .expect("it goes on");
         }
         if let Some(ranges) = upto(&|at| self.ledger.frontier(&p(at))) {
             let versions = self.ledger.active();
@@ -267,9 +268,12 @@ fn archivable(seen: &Ledger, act: Act) -> Option<Ranges> {
 fn command(seen: &Ledger, act: Act) -> Body {
     let (version, view) = VERSIONS[act.a as usize];
     match act.b {
-        0 | 1 if !seen.versions.get(&version.into()).is_some_and(|version| version.active) => {
-            Body::Declared { view: view.into(), version: version.into(), sql: String::new(), source: serde_json::Value::Null }
-        }
+        0 | 1 if !seen.versions.get(&version.into()).is_some_and(|version| version.active) => Body::Declared {
+            view: view.into(),
+            version: version.into(),
+            sql: String::new(),
+            source: serde_json::Value::Null,
+        },
         2 => Body::Selected { version: version.into() },
         _ if act.c == 0 => {
             let whole = seen.versions.iter().filter(|(_, version)| version.active && version.view == view);

@@ -1,0 +1,210 @@
+//! The command line. What each command's `--help` says is written here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// One SQL view over a Kafka topic, exact from history and stream together.
+///
+/// Write a pipeline (CREATE TABLE over a topic, CREATE MATERIALIZED VIEW as an aggregate), then run it with `bifold up`.
+/// Every answer says what it covers: per partition, the offsets from the batch view and those from the stream.
+#[derive(Parser, Debug)]
+#[command(name = "bifold", version, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command. Each overrides the environment, which overrides the configuration file.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct Common {
+    /// The configuration file [default: $BIFOLD_CONFIG, else ./bifold.toml if there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The pipeline: a file, or a folder whose *.sql are read in order of name
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) pipeline: Option<String>,
+    /// Where the local log, scratch files and the default store lie
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub(crate) data_dir: Option<String>,
+    /// The object store: a path, file://, s3://bucket/prefix, gs://, az://
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) store: Option<String>,
+    /// Kafka's bootstrap servers; without any, the embedded local log is used
+    #[arg(long, global = true, value_name = "HOST:PORT,…")]
+    pub(crate) brokers: Option<String>,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Run everything in one process: collect, speed, batch schedule, serve
+    ///
+    /// Without brokers it runs on an embedded log and a local directory: nothing else has to be installed. Prints one
+    /// line when it is ready. SIGTERM or Ctrl-C commits what is folded and exits 0.
+    Up(Service),
+    /// Archive the topics (batch layer): Kafka to Parquet, exactly once
+    Collect(Service),
+    /// Fold the topics as they arrive (speed layer) and commit epochs
+    Speed(Service),
+    /// Answer REST and SQL (serving layer); any number of them may run
+    Serve(Service),
+    /// Batch runs
+    Batch {
+        #[command(subcommand)]
+        command: BatchCommand,
+    },
+    /// Recompute views from the archived bytes and compare with what is served
+    ///
+    /// Asks the server for each view's rows, waits until the archive reaches what they cover, runs the view's SQL as an
+    /// ordinary query over rows decoded again from the original bytes, and compares. Exits 3 on any difference, or if a
+    /// stored file is damaged, and names the groups or the file.
+    Verify(Verify),
+    /// Ask the server: any read-only SELECT over views
+    Query(Query),
+    /// List the views of the store: version, state, how far they reach
+    Views(OneShot),
+    /// Check the pipeline without running it
+    Check(Check),
+    /// List the records of a source that could not be decoded, with reason and bytes
+    DeadLetters(DeadLetters),
+    /// Append NDJSON to a source's topic: one line, one record, sent as it is
+    ///
+    /// With brokers it produces to Kafka; without, it posts to the running server, and if none answers, opens the local
+    /// log itself.
+    Produce(Produce),
+    /// See it work: a made-up shop's events, or yours, on an embedded log
+    Demo(Demo),
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum BatchCommand {
+    /// Recompute batch views from the archive and publish them
+    ///
+    /// Works beside running services or without them. It neither archives nor folds: without services the boundary is
+    /// what the ledger allows.
+    Run(BatchRun),
+}
+
+/// A service.
+#[derive(Args, Debug)]
+pub(crate) struct Service {
+    /// Where to listen; port 0 is any free one
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Option<String>,
+}
+
+/// Flags of one-shot commands.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct OneShot {
+    /// The server [default: the configured serve.listen]
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// How long to wait for what is asked for or cannot be reached
+    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub(crate) timeout: Duration,
+    /// How to print [default: table on a terminal, else json]
+    #[arg(long, value_enum)]
+    pub(crate) output: Option<Output>,
+}
+
+/// How results are printed.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// For people.
+    Table,
+    /// One object a line; of `query`, the body.
+    Json,
+    /// With a header line.
+    Csv,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BatchRun {
+    /// Only this view (repeat for several)
+    #[arg(long = "view", value_name = "VIEW")]
+    pub(crate) views: Vec<String>,
+    /// From the origin, not from the last batch view
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Wait until the boundary reaches this: topic/partition:next[,…], or latest
+    #[arg(long, value_name = "OFFSETS")]
+    pub(crate) at_least: Option<String>,
+    #[command(flatten)]
+    pub(crate) shot: OneShot,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Verify {
+    /// The views [default: all]
+    #[arg(value_name = "VIEW")]
+    pub(crate) views: Vec<String>,
+    /// Without a server: merge from the store at the durable frontier
+    #[arg(long)]
+    pub(crate) offline: bool,
+    #[command(flatten)]
+    pub(crate) shot: OneShot,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Query {
+    /// The SELECT
+    #[arg(value_name = "SQL")]
+    pub(crate) sql: String,
+    /// Wait until the answer reaches this: topic/partition:next[,…], or latest
+    #[arg(long, value_name = "OFFSETS")]
+    pub(crate) at_least: Option<String>,
+    #[command(flatten)]
+    pub(crate) shot: OneShot,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) shot: OneShot,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DeadLetters {
+    /// The source
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+    #[command(flatten)]
+    pub(crate) shot: OneShot,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Produce {
+    /// The source
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+    /// Files of NDJSON, also .gz; - is standard input [default: -]
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// The column whose value is the record's key
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) key: Option<String>,
+    /// Create the topic with this many partitions if it does not exist
+    #[arg(long, value_name = "PARTITIONS", value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) create_topic: Option<i32>,
+    #[command(flatten)]
+    pub(crate) shot: OneShot,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Demo {
+    /// Replay this NDJSON file (also .gz) instead of the made-up shop; needs --pipeline
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    /// A fixed number of events, then verify and exit
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Where to listen; port 0 is any free one
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Option<String>,
+    /// The seed of the made-up events
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}

@@ -1,0 +1,10 @@
+//! One-shot commands, a file each.
+
+pub(crate) mod batch;
+pub(crate) mod check;
+pub(crate) mod dead_letters;
+pub(crate) mod demo;
+pub(crate) mod produce;
+pub(crate) mod query;
+pub(crate) mod verify;
+pub(crate) mod views;

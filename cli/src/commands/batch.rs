@@ -1,0 +1,114 @@
+//! `bifold batch run`: one run of every source that is asked for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bifold_batch::recompute::{Recompute, Request};
+use bifold_fold::Source;
+use bifold_ledger::Offsets;
+use serde_json::Value;
+
+use crate::args::{BatchRun, Common, OneShot};
+use crate::client::Client;
+use crate::context::{Context, offsets, within};
+use crate::exit::Exit;
+use crate::output;
+
+pub(crate) async fn run(common: &Common, run: BatchRun) -> Result<(), Exit> {
+    let context = Context::load(common).await?;
+    let asked = match run.at_least.as_deref() {
+        None => None,
+        Some("latest") => Some(log_ends(&context, &run.shot).await?),
+        Some(text) => Some(offsets(text)?),
+    };
+    let sources = sources_of(&context, &run.views, run.shot.timeout).await?;
+    if let Some(asked) = &asked
+        && run.at_least.as_deref() != Some("latest")
+        && let Some((at, _)) = asked.iter().find(|(at, _)| !sources.iter().any(|s| s.topics.contains(&at.topic)))
+    {
+        return Err(Exit::Usage(format!("--at-least names {at}, which no source of these views reads")));
+    }
+    let mut rows = vec![];
+    for source in sources {
+        let of_source = |asked: &Offsets| -> Offsets {
+            asked.iter().filter(|(at, _)| source.topics.contains(&at.topic)).map(|(at, n)| (at.clone(), n)).collect()
+        };
+        let recompute = recompute_of(&context, Arc::clone(&source))?;
+        let request = Request {
+            views: run.views.clone(),
+            full: run.full,
+            at_least: asked.as_ref().map(of_source),
+            timeout: run.shot.timeout,
+        };
+        for report in recompute.run(&request).await? {
+            rows.push(serde_json::to_value(&report).map_err(Exit::failed)?);
+        }
+    }
+    let columns = ["view", "version", "mode", "boundary", "rows_read", "groups", "ledger", "elapsed_ms"];
+    output::objects(run.shot.output(), &columns, &rows)
+}
+
+/// Batch runs of a source by the configuration.
+pub(crate) fn recompute_of(context: &Context, source: Arc<Source>) -> Result<Recompute, Exit> {
+    Ok(Recompute {
+        files: context.files(&source.name)?,
+        source,
+        scratch: context.config.data_dir.join("scratch"),
+        memory: context.config.batch.memory,
+        leap: context.config.batch.leap,
+    })
+}
+
+/// The sources whose views are asked for; all, if none is.
+async fn sources_of(context: &Context, views: &[String], timeout: Duration) -> Result<Vec<Arc<Source>>, Exit> {
+    let mut sources = vec![];
+    let mut known = vec![];
+    for (name, journal) in context.journals(timeout).await? {
+        let ledger = journal.ledger();
+        let active = ledger.versions.values().filter(|version| version.active).map(|version| version.view.clone());
+        let mut names: Vec<String> = active.collect();
+        names.extend(context.views_of(&name).iter().map(|view| view.name.clone()));
+        if views.is_empty() || names.iter().any(|name| views.contains(name)) {
+            sources.push(context.source(&name)?);
+        }
+        known.extend(names);
+    }
+    known.sort();
+    known.dedup();
+    match views.iter().find(|view| !known.contains(view)) {
+        Some(unknown) => Err(bifold_batch::Error::Unknown {
+            what: "view",
+            name: unknown.clone(),
+            known: known.join(", "),
+        }
+        .into()),
+        None => Ok(sources),
+    }
+}
+
+/// Where the log ends now. A local log that a server holds is asked for there.
+pub(crate) async fn log_ends(context: &Context, shot: &OneShot) -> Result<Offsets, Exit> {
+    let topics: Vec<String> = context.pipeline.sources.iter().flat_map(|source| source.topics.clone()).collect();
+    let log = match context.log() {
+        Ok(log) => log,
+        Err(bifold_log::Error::Locked { .. }) => return ends_of_server(&Client::new(&context.config, shot)).await,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(within(shot.timeout, "the log", bifold_log::survey(&*log, &topics)).await?.ends())
+}
+
+async fn ends_of_server(client: &Client) -> Result<Offsets, Exit> {
+    let body = client.get("/v1/sources").await?.answer()?.json()?;
+    let mut ends = Offsets::default();
+    for source in body["sources"].as_array().into_iter().flatten() {
+        for partition in source["partitions"].as_array().into_iter().flatten() {
+            let number = partition["partition"].as_i64().and_then(|n| i32::try_from(n).ok());
+            if let (Value::String(topic), Some(number), Some(end)) =
+                (&partition["topic"], number, partition["log_end"].as_i64())
+            {
+                ends.advance(&bifold_ledger::TopicPartition::new(topic, number), end);
+            }
+        }
+    }
+    Ok(ends)
+}

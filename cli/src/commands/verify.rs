@@ -1,0 +1,295 @@
+//! `bifold verify`: what is served against plain SQL over the archived bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::datatypes::DataType;
+use bifold_fold::{Engine, View};
+use bifold_ledger::{Offsets, TopicPartition, VersionId};
+use bifold_serving::snapshot::{AtLeast, answer};
+use bifold_serving::{Catalog, SourceSpec};
+use bifold_store::Journal;
+use serde_json::{Value, json};
+
+use crate::args::{Common, Verify};
+use crate::client::Client;
+use crate::context::{Context, within};
+use crate::exit::Exit;
+use crate::output;
+
+/// Groups that are named of a difference.
+const NAMED_GROUPS: usize = 10;
+/// How far floating-point sums may differ by the order of adding: relative to the value, or to the column's largest.
+const ROUNDING: f64 = 1e-9;
+/// How far quantiles from sketches may differ.
+const SKETCH_ERROR: f64 = 0.05;
+
+/// What was served of a view.
+struct Served {
+    rows: Vec<Value>,
+    coverage: Value,
+}
+
+/// What comparing found.
+struct Compared {
+    groups: usize,
+    differing: Vec<String>,
+    differing_count: usize,
+    max_relative_error: f64,
+}
+
+pub(crate) async fn run(common: &Common, verify: Verify) -> Result<(), Exit> {
+    let context = Context::load(common).await?;
+    let journals = within(verify.shot.timeout, "the store", context.journals(verify.shot.timeout)).await?;
+    let wanted = wanted(&context, &journals, &verify.views)?;
+    let mut rows = vec![];
+    let mut differences = vec![];
+    for (source, name) in wanted {
+        let served = match verify.offline {
+            true => offline(&context, &source, &name).await?,
+            false => online(&Client::new(&context.config, &verify.shot), &name).await?,
+        };
+        let mut journal = Journal::open(context.files(&source)?, "verify").await?;
+        let (report, found) = check(&context, &mut journal, &name, &served, verify.shot.timeout).await?;
+        rows.push(report);
+        differences.extend(found);
+    }
+    let columns = ["view", "version", "equal", "groups", "differing", "max_relative_error"];
+    output::objects(verify.shot.output(), &columns, &rows)?;
+    match differences.is_empty() {
+        true => Ok(()),
+        false => Err(Exit::Difference(differences.join("\n"))),
+    }
+}
+
+/// The views to check, with their sources: those named, or all that are served.
+fn wanted(
+    context: &Context,
+    journals: &BTreeMap<String, Journal>,
+    views: &[String],
+) -> Result<Vec<(String, String)>, Exit> {
+    let mut known = vec![];
+    for (source, journal) in journals {
+        let ledger = journal.ledger();
+        let mut names: BTreeSet<String> =
+            ledger.versions.values().filter(|version| version.active).map(|version| version.view.clone()).collect();
+        names.extend(context.views_of(source).iter().map(|view| view.name.clone()));
+        known.extend(names.into_iter().map(|name| (source.clone(), name)));
+    }
+    if let Some(unknown) = views.iter().find(|view| !known.iter().any(|(_, name)| name == *view)) {
+        let names: Vec<&str> = known.iter().map(|(_, name)| name.as_str()).collect();
+        return Err(Exit::Usage(format!("there is no view {unknown:?}; there is {}", names.join(", "))));
+    }
+    known.retain(|(_, name)| views.is_empty() || views.contains(name));
+    Ok(known)
+}
+
+async fn online(client: &Client, view: &str) -> Result<Served, Exit> {
+    let sql = format!("SELECT * FROM \"{}\"", view.replace('"', "\"\""));
+    let reply = client.sql(&sql, None).await?;
+    if reply.status >= 500
+        && let Ok(problem) = reply.json()
+        && problem["type"] == "/problems/damaged"
+    {
+        return Err(Exit::Difference(format!("view {view}: {}", problem["detail"].as_str().unwrap_or_default())));
+    }
+    let body = reply.answer()?.json()?;
+    let coverage = body["coverage"].get(0).cloned().unwrap_or_default();
+    Ok(Served { rows: body["rows"].as_array().cloned().unwrap_or_default(), coverage })
+}
+
+/// Merges from the store alone, at the durable frontier.
+async fn offline(context: &Context, source: &str, view: &str) -> Result<Served, Exit> {
+    let spec = SourceSpec {
+        source: context.source(source)?,
+        files: context.files(source)?,
+        views: context.views_of(source),
+    };
+    let catalog = Catalog::new(vec![spec], Arc::new(NoLog), vec![], context.engine.clone());
+    let names = std::iter::once(view.to_string()).collect();
+    let mut answers = answer(&catalog, &names, &AtLeast::Now, Instant::now()).await.map_err(|problem| {
+        let said = format!("view {view}: {}", problem.detail());
+        if problem.slug() == "damaged" { Exit::Difference(said) } else { Exit::Failed(said) }
+    })?;
+    let answer = answers.remove(view).ok_or_else(|| Exit::Failed(format!("view {view} has no answer")))?;
+    let mut rows = vec![];
+    for batch in answer.rows.iter() {
+        rows.extend(bifold_serving::json::rows(batch).map_err(Exit::failed)?);
+    }
+    Ok(Served { rows, coverage: answer.coverage })
+}
+
+async fn check(
+    context: &Context,
+    journal: &mut Journal,
+    name: &str,
+    served: &Served,
+    timeout: Duration,
+) -> Result<(Value, Option<String>), Exit> {
+    let frontier = frontier_of(&served.coverage)?;
+    let until = Instant::now() + timeout;
+    let ledger = loop {
+        let ledger = journal.refresh().await?;
+        let archived = ledger.origins.clone().max(&ledger.archived);
+        let Some((at, have, want)) = archived.short_of(&frontier).next() else { break ledger };
+        if Instant::now() >= until {
+            let why = format!("{at} is archived up to {have}, the answer covers it up to {want}; is `collect` running?");
+            return Err(Exit::Failed(format!("view {name}: the archive did not reach the answer in time: {why}")));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let version = VersionId(served.coverage["version"].as_str().unwrap_or_default().to_string());
+    let state = ledger.versions.get(&version);
+    let state = state.ok_or_else(|| Exit::Failed(format!("the ledger knows no version {version} of view {name}")))?;
+    let engine = &context.engine;
+    let view = bifold_fold::view::compile_stored(engine, &state.view, &state.sql, &state.source).await?;
+    let batches = match bifold_batch::verify::expected(engine, &view, journal.files(), &ledger, &frontier).await {
+        Ok(batches) => batches,
+        Err(bifold_batch::Error::Store(error @ bifold_store::Error::Damaged { .. })) => {
+            return Err(Exit::Difference(format!("view {name}: {error}")));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut expected = vec![];
+    for batch in &batches {
+        expected.extend(bifold_serving::json::rows(batch).map_err(Exit::failed)?);
+    }
+    let compared = compare(&view, &served.rows, &expected, engine);
+    let report = json!({
+        "view": name,
+        "version": version,
+        "equal": compared.differing_count == 0,
+        "groups": compared.groups,
+        "differing": compared.differing_count,
+        "max_relative_error": compared.max_relative_error,
+        "coverage": served.coverage,
+    });
+    let found = (compared.differing_count > 0).then(|| {
+        let more = compared.differing_count - compared.differing.len();
+        let more = if more > 0 { format!("\n  … and {more} more") } else { String::new() };
+        format!("view {name} differs in {} groups:\n  {}{more}", compared.differing_count, compared.differing.join("\n  "))
+    });
+    Ok((report, found))
+}
+
+/// Where an answer's coverage ends.
+fn frontier_of(coverage: &Value) -> Result<Offsets, Exit> {
+    let mut frontier = Offsets::default();
+    for partition in coverage["partitions"].as_array().into_iter().flatten() {
+        let number = partition["partition"].as_i64().and_then(|n| i32::try_from(n).ok());
+        match (partition["topic"].as_str(), number, partition["speed"][1].as_i64()) {
+            (Some(topic), Some(number), Some(end)) => frontier.advance(&TopicPartition::new(topic, number), end),
+            _ => return Err(Exit::Failed("the answer's coverage cannot be read".to_string())),
+        }
+    }
+    Ok(frontier)
+}
+
+/// Compares rows by their keys; where the keys are not all shown, by everything that is exact.
+fn compare(view: &View, served: &[Value], expected: &[Value], _engine: &Engine) -> Compared {
+    let inexact: BTreeSet<&str> = view
+        .output
+        .fields()
+        .iter()
+        .filter(|f| matches!(f.data_type(), DataType::Float64 | DataType::Float32) || view.approximate.contains(f.name()))
+        .map(|f| f.name().as_str())
+        .collect();
+    let all_keys_shown = view.keys.len() == view.key_count();
+    let key = |row: &Value| -> String {
+        let columns = view.output.fields().iter().map(|field| field.name().as_str());
+        let of_key = columns.filter(|name| match all_keys_shown {
+            true => view.keys.iter().any(|key| key == name),
+            false => !inexact.contains(name),
+        });
+        of_key.map(|name| format!("{name} = {}", row[name])).collect::<Vec<_>>().join(", ")
+    };
+    let mut groups: BTreeMap<String, (Vec<&Value>, Vec<&Value>)> = BTreeMap::new();
+    for row in served {
+        groups.entry(key(row)).or_default().0.push(row);
+    }
+    for row in expected {
+        groups.entry(key(row)).or_default().1.push(row);
+    }
+    let largest = |name: &str| {
+        let values = expected.iter().filter_map(|row| row[name].as_f64());
+        values.map(f64::abs).fold(0.0, f64::max)
+    };
+    let scales: BTreeMap<&str, f64> = inexact.iter().map(|name| (*name, largest(name))).collect();
+    let mut compared =
+        Compared { groups: groups.len(), differing: vec![], differing_count: 0, max_relative_error: 0.0 };
+    for (group, (served, expected)) in &groups {
+        let mut wrong = vec![];
+        if served.len() != expected.len() {
+            wrong.push(format!("{} rows served, {} recomputed", served.len(), expected.len()));
+        }
+        for (a, b) in served.iter().zip(expected) {
+            for field in view.output.fields() {
+                let name = field.name().as_str();
+                let tolerance = if view.approximate.iter().any(|known| known == name) { SKETCH_ERROR } else { ROUNDING };
+                let scale = scales.get(name).copied().unwrap_or(0.0);
+                match difference(&a[name], &b[name], inexact.contains(name), tolerance, scale) {
+                    Ok(error) => compared.max_relative_error = compared.max_relative_error.max(error),
+                    Err(error) => {
+                        compared.max_relative_error = compared.max_relative_error.max(error);
+                        wrong.push(format!("{name} is {} served, {} recomputed", a[name], b[name]));
+                    }
+                }
+            }
+        }
+        if !wrong.is_empty() {
+            compared.differing_count += 1;
+            if compared.differing.len() < NAMED_GROUPS {
+                compared.differing.push(format!("({group}): {}", wrong.join("; ")));
+            }
+        }
+    }
+    compared
+}
+
+/// The relative error of two values: within what is allowed, or beyond it.
+fn difference(a: &Value, b: &Value, inexact: bool, tolerance: f64, scale: f64) -> Result<f64, f64> {
+    if a == b {
+        return Ok(0.0);
+    }
+    let number = |value: &Value| value.as_f64().or_else(|| value.as_str()?.parse().ok());
+    let (Some(x), Some(y)) = (number(a), number(b)) else { return Err(1.0) };
+    let error = (x - y).abs() / x.abs().max(y.abs()).max(f64::MIN_POSITIVE);
+    // A sum that nearly cancels is judged by the size of what was added, which the column's largest stands for.
+    let allowed = error <= tolerance || (x - y).abs() <= tolerance * 1e-3 * scale;
+    if inexact && allowed { Ok(error) } else { Err(error) }
+}
+
+/// The log of an offline check: there is none.
+#[derive(Debug)]
+struct NoLog;
+
+fn no_log() -> bifold_log::Error {
+    bifold_log::Error::Unavailable { at: "offline".to_string(), why: "an offline check asks no log".to_string() }
+}
+
+#[async_trait::async_trait]
+impl bifold_log::Log for NoLog {
+    async fn describe(&self, _: &[String]) -> Result<BTreeMap<String, bifold_log::Topic>, bifold_log::Error> {
+        Err(no_log())
+    }
+
+    async fn bounds(
+        &self,
+        _: &[TopicPartition],
+    ) -> Result<BTreeMap<TopicPartition, bifold_log::Bounds>, bifold_log::Error> {
+        Err(no_log())
+    }
+
+    async fn append(&self, _: &str, _: Vec<bifold_log::NewRecord>) -> Result<Offsets, bifold_log::Error> {
+        Err(no_log())
+    }
+
+    async fn create_topic(&self, _: &str, _: i32) -> Result<(), bifold_log::Error> {
+        Err(no_log())
+    }
+
+    fn reader(&self, _: bifold_log::ReaderOptions) -> Result<Box<dyn bifold_log::Reader>, bifold_log::Error> {
+        Err(no_log())
+    }
+}

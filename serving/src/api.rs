@@ -1,0 +1,215 @@
+//! The HTTP surface. Every path, field and status is fixed by the contract.
+
+mod rows;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use bifold_config::Serve;
+use bifold_ledger::Ledger;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::catalog::{Catalog, ServedSource};
+use crate::json;
+use crate::problem::Problem;
+use crate::snapshot::{AtLeast, answer, progress};
+use crate::sql::{Answer, query};
+use crate::{events, snapshot};
+
+/// The largest body of events.
+const MOST_BYTES: usize = 64 << 20;
+
+/// What requests are answered with.
+#[derive(Debug)]
+pub(crate) struct Api {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) options: Serve,
+    /// Partitions of a topic made on the local log; none: topics are not made.
+    pub(crate) create_topics: Option<i32>,
+}
+
+/// The routes of the API.
+pub fn routes(catalog: Arc<Catalog>, options: Serve, create_topics: Option<i32>) -> Router {
+    Router::new()
+        .route("/v1/sql", post(sql))
+        .route("/v1/views", get(views))
+        .route("/v1/views/{view}", get(view))
+        .route("/v1/views/{view}/rows", get(rows::rows))
+        .route("/v1/sources", get(sources))
+        .route("/v1/events/{source}", post(append))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here; see /v1/views") })
+        .layer(DefaultBodyLimit::max(MOST_BYTES))
+        .with_state(Arc::new(Api { catalog, options, create_topics }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SqlRequest {
+    sql: String,
+    at_least: Option<String>,
+    timeout_ms: Option<u64>,
+}
+
+impl Api {
+    /// When a request that starts now has to be answered.
+    fn deadline(&self, timeout_ms: Option<u64>) -> Instant {
+        Instant::now() + timeout_ms.map_or(self.options.query_timeout, Duration::from_millis)
+    }
+}
+
+async fn sql(State(api): State<Arc<Api>>, body: Bytes) -> Result<Response, Problem> {
+    let started = Instant::now();
+    let request: SqlRequest = serde_json::from_slice(&body)
+        .map_err(|e| Problem::bad_query(format!("the body is not {{\"sql\": \"…\"}}: {e}")))?;
+    let at_least = AtLeast::parse(request.at_least.as_deref())?;
+    let deadline = api.deadline(request.timeout_ms);
+    let max_rows = usize::try_from(api.options.max_result_rows).unwrap_or(usize::MAX);
+    let answered = query(&api.catalog, &request.sql, &at_least, deadline, max_rows).await;
+    metrics::histogram!("bifold_query_seconds", "path" => "/v1/sql").record(started.elapsed().as_secs_f64());
+    body_of(answered?)
+}
+
+/// The body of an answer.
+pub(crate) fn body_of(answer: Answer) -> Result<Response, Problem> {
+    let mut rows = vec![];
+    for batch in &answer.batches {
+        rows.extend(json::rows(batch).map_err(|e| Problem::internal(e.to_string()))?);
+    }
+    let body = json!({
+        "columns": json::columns(&answer.schema),
+        "rows": rows,
+        "coverage": answer.coverage,
+        "as_of": chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+        "truncated": answer.truncated,
+    });
+    Ok(axum::Json(body).into_response())
+}
+
+async fn views(State(api): State<Arc<Api>>) -> Result<Response, Problem> {
+    let mut views = vec![];
+    for source in api.catalog.sources.values() {
+        let ledger = source.ledger().await?;
+        for name in source.view_names(&ledger) {
+            views.push(describe(&api.catalog, source, &ledger, &name).await?);
+        }
+    }
+    Ok(axum::Json(json!({ "views": views })).into_response())
+}
+
+async fn view(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, Problem> {
+    let source = api.catalog.find(&name).await?;
+    let ledger = source.ledger().await?;
+    Ok(axum::Json(describe(&api.catalog, &source, &ledger, &name).await?).into_response())
+}
+
+async fn describe(catalog: &Catalog, source: &ServedSource, ledger: &Ledger, name: &str) -> Result<Value, Problem> {
+    let served = ledger.served(name);
+    let version = served.or_else(|| ledger.newest(name));
+    let view = match version {
+        Some(version) => source.view(&catalog.engine, ledger, version).await?,
+        None => match source.declared.iter().find(|view| view.name == name) {
+            Some(view) => Arc::clone(view),
+            None => return Err(Problem::unknown_view(name, &source.view_names(ledger))),
+        },
+    };
+    let coverage = match served {
+        Some(_) => {
+            let names = std::iter::once(name.to_string()).collect();
+            let deadline = Instant::now() + Duration::from_secs(1);
+            match answer(catalog, &names, &AtLeast::Now, deadline).await {
+                Ok(mut answers) => answers.remove(name).map_or(Value::Null, |answer| answer.coverage),
+                Err(_) => Value::Null,
+            }
+        }
+        None => Value::Null,
+    };
+    let state = version.and_then(|version| ledger.versions.get(version));
+    let sum = |of: fn(&bifold_ledger::File) -> u64| state.map_or(0, |state| state.runs.iter().map(of).sum::<u64>());
+    let waiting = ledger.building().find(|(_, v)| v.view == name).map(|(id, _)| id.clone());
+    Ok(json!({
+        "name": name,
+        "source": source.source.name,
+        "sql": view.sql,
+        "version": view.version,
+        "state": if served.is_some() { "ready" } else { "building" },
+        "progress": if served.is_some() { 1.0 } else { snapshot::progress(ledger, name) },
+        "building": waiting.map(|version| json!({ "version": version, "progress": progress(ledger, name) })),
+        "columns": json::columns(&view.output),
+        "keys": view.keys,
+        "time_column": view.time_column,
+        "coverage": coverage,
+        "size": {
+            "batch_bytes": sum(|file| file.bytes),
+            "batch_groups": sum(|file| file.rows),
+            "runs": state.map_or(0, |state| state.runs.len()),
+        },
+    }))
+}
+
+async fn sources(State(api): State<Arc<Api>>) -> Result<Response, Problem> {
+    let mut sources = vec![];
+    for source in api.catalog.sources.values() {
+        let ledger = source.ledger().await?;
+        let survey = bifold_log::survey(&*api.catalog.log, &source.source.topics).await?;
+        let mut all = ledger.effective();
+        for (at, bounds) in &survey.bounds {
+            all.advance(at, ledger.origin(at).max(if ledger.exists() { 0 } else { bounds.earliest }));
+        }
+        let partitions = all.iter().map(|(at, folded)| {
+            json!({
+                "topic": at.topic,
+                "partition": at.partition,
+                "origin": ledger.origin(at),
+                "archived": ledger.archived(at),
+                "folded": folded,
+                "log_end": survey.bounds.get(at).map(|bounds| bounds.end),
+                "dead_letters": ledger.counts.dead_by_partition.or_zero(at),
+            })
+        });
+        let partitions: Vec<Value> = partitions.collect();
+        sources.push(json!({ "name": source.source.name, "partitions": partitions }));
+    }
+    Ok(axum::Json(json!({ "sources": sources })).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AppendQuery {
+    key: Option<String>,
+    topic: Option<String>,
+}
+
+async fn append(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    parameters: Result<Query<AppendQuery>, QueryRejection>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let Query(parameters) = parameters.map_err(|e| Problem::bad_query(e.body_text()))?;
+    let source = api.catalog.sources.get(&name).ok_or_else(|| Problem::unknown_source(&name))?;
+    let topics = &source.source.topics;
+    let topic = parameters.topic.unwrap_or_else(|| topics[0].clone());
+    if !topics.contains(&topic) {
+        let detail = format!("source {name:?} reads {}, not {topic:?}", topics.join(", "));
+        return Err(Problem::bad_query(detail));
+    }
+    let records = events::records(&body, parameters.key.as_deref());
+    if let Some(partitions) = api.create_topics {
+        api.catalog.log.create_topic(&topic, partitions).await?;
+    }
+    let accepted = records.len();
+    let offsets = api.catalog.log.append(&topic, records).await?;
+    let answer: Map<String, Value> =
+        [("accepted".to_string(), accepted.into()), ("offsets".to_string(), offsets.to_string().into())]
+            .into_iter()
+            .collect();
+    Ok(axum::Json(Value::Object(answer)).into_response())
+}

@@ -1,0 +1,251 @@
+//! Sources, their views, and what of them is in memory: compiled views, durable states, slices, finished rows.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+
+use arrow::array::RecordBatch;
+use bifold_fold::live::SliceId;
+use bifold_fold::view::compile_stored;
+use bifold_fold::{Engine, Source, View, delta};
+use bifold_ledger::{Cover, File, Ledger, Number, VersionId};
+use bifold_log::Log;
+use bifold_store::{Journal, SourceFiles};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use crate::problem::Problem;
+use crate::speed::SpeedSource;
+
+/// A source to serve.
+#[derive(Debug)]
+pub struct SourceSpec {
+    /// The source.
+    pub source: Arc<Source>,
+    /// Its files.
+    pub files: SourceFiles,
+    /// The pipeline's views of it, known also before the ledger knows them.
+    pub views: Vec<Arc<View>>,
+}
+
+/// Everything that is served.
+#[derive(Debug)]
+pub struct Catalog {
+    /// The sources, by name.
+    pub sources: BTreeMap<String, Arc<ServedSource>>,
+    /// The log, for its ends and for appending.
+    pub log: Arc<dyn Log>,
+    /// The speed instances.
+    pub speed: Vec<Arc<dyn SpeedSource>>,
+    /// What finishes views and runs queries.
+    pub engine: Engine,
+}
+
+/// One source and what of it is in memory.
+#[derive(Debug)]
+pub struct ServedSource {
+    /// The source.
+    pub source: Arc<Source>,
+    /// The pipeline's views of it.
+    pub declared: Vec<Arc<View>>,
+    journal: tokio::sync::Mutex<Option<Journal>>,
+    files: SourceFiles,
+    views: Mutex<HashMap<VersionId, Arc<View>>>,
+    durable: Mutex<HashMap<VersionId, Arc<Durable>>>,
+    slices: Mutex<HashMap<VersionId, HashMap<SliceId, Arc<Vec<RecordBatch>>>>>,
+    finished: Mutex<HashMap<VersionId, Finished>>,
+}
+
+/// The durable states of a version, reduced.
+#[derive(Debug)]
+pub struct Durable {
+    runs: Vec<File>,
+    units: Vec<Number>,
+    states: Vec<RecordBatch>,
+}
+
+/// Rows that were finished from exactly these states.
+#[derive(Debug, Clone)]
+struct Finished {
+    durable: Arc<Durable>,
+    slices: BTreeSet<SliceId>,
+    rows: Arc<Vec<RecordBatch>>,
+}
+
+impl Catalog {
+    /// A catalog of which nothing is in memory yet.
+    pub fn new(
+        sources: Vec<SourceSpec>,
+        log: Arc<dyn Log>,
+        speed: Vec<Arc<dyn SpeedSource>>,
+        engine: Engine,
+    ) -> Self {
+        let named = |spec: SourceSpec| (spec.source.name.clone(), Arc::new(ServedSource::new(spec)));
+        Self { sources: sources.into_iter().map(named).collect(), log, speed, engine }
+    }
+
+    /// The source that a view belongs to, and its ledger.
+    ///
+    /// # Errors
+    /// No such view; the store is unavailable.
+    pub async fn find(&self, view: &str) -> Result<Arc<ServedSource>, Problem> {
+        let mut known = vec![];
+        for source in self.sources.values() {
+            let names = source.view_names(&*source.ledger().await?);
+            if names.iter().any(|name| name == view) {
+                return Ok(Arc::clone(source));
+            }
+            known.extend(names);
+        }
+        Err(Problem::unknown_view(view, &known))
+    }
+}
+
+impl ServedSource {
+    /// A source of which nothing is in memory yet.
+    pub fn new(spec: SourceSpec) -> Self {
+        Self {
+            source: spec.source,
+            declared: spec.views,
+            journal: tokio::sync::Mutex::default(),
+            files: spec.files,
+            views: Mutex::default(),
+            durable: Mutex::default(),
+            slices: Mutex::default(),
+            finished: Mutex::default(),
+        }
+    }
+
+    /// The ledger, read to its end.
+    ///
+    /// # Errors
+    /// The store is unavailable, or an entry is invalid.
+    pub async fn ledger(&self) -> Result<Arc<Ledger>, Problem> {
+        let mut journal = self.journal.lock().await;
+        match &mut *journal {
+            Some(journal) => Ok(journal.refresh().await?),
+            none => Ok(none.insert(Journal::open(self.files.clone(), "serve").await?).ledger()),
+        }
+    }
+
+    /// The names of its views: those of the ledger and those of the pipeline.
+    pub fn view_names(&self, ledger: &Ledger) -> Vec<String> {
+        let active = ledger.versions.values().filter(|version| version.active).map(|version| version.view.clone());
+        let mut names: Vec<String> = active.chain(self.declared.iter().map(|view| view.name.clone())).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// A version, compiled.
+    ///
+    /// # Errors
+    /// A version of another bifold.
+    pub async fn view(&self, engine: &Engine, ledger: &Ledger, version: &VersionId) -> Result<Arc<View>, Problem> {
+        if let Some(view) = self.views.lock().expect("no holder panics").get(version) {
+            return Ok(Arc::clone(view));
+        }
+        let state = ledger.versions.get(version).ok_or_else(|| Problem::internal(format!("no version {version}")))?;
+        let view = compile_stored(engine, &state.view, &state.sql, &state.source).await;
+        let view = Arc::new(view.map_err(|e| Problem::internal(e.to_string()))?);
+        if view.version != *version {
+            let detail = format!("view {} is version {} to this bifold, not {version}", state.view, view.version);
+            return Err(Problem::internal(detail));
+        }
+        self.views.lock().expect("no holder panics").insert(version.clone(), Arc::clone(&view));
+        Ok(view)
+    }
+
+    /// The durable states of a version, reduced: what is in memory, and what has been committed since.
+    ///
+    /// # Errors
+    /// A file that is missing or damaged; the store is unavailable.
+    pub async fn durable(&self, engine: &Engine, view: &View, cover: &Cover) -> Result<Arc<Durable>, Problem> {
+        let known = self.durable.lock().expect("no holder panics").get(&view.version).cloned();
+        let wanted: Vec<Number> = cover.units.iter().map(|unit| unit.number).collect();
+        let base = known.filter(|known| known.runs == cover.runs && wanted.starts_with(&known.units));
+        if let Some(known) = &base
+            && known.units == wanted
+        {
+            return Ok(Arc::clone(known));
+        }
+        let mut states = vec![];
+        let mut done = 0;
+        match base {
+            Some(known) => {
+                done = known.units.len();
+                states.extend(known.states.iter().cloned());
+            }
+            None => {
+                for run in &cover.runs {
+                    states.extend(self.run_states(run).await?);
+                }
+            }
+        }
+        for unit in &cover.units[done..] {
+            let bytes = self.files.get(&unit.delta).await?;
+            let read = delta::read(&bytes, &view.version);
+            states.extend(read.map_err(|e| Problem::damaged(&unit.delta.path, format!("{}: {e}", unit.delta.path)))?);
+        }
+        let states = if states.is_empty() { vec![] } else { view.reduce(engine, states).await? };
+        let durable = Arc::new(Durable { runs: cover.runs.clone(), units: wanted, states });
+        self.durable.lock().expect("no holder panics").insert(view.version.clone(), Arc::clone(&durable));
+        Ok(durable)
+    }
+
+    async fn run_states(&self, run: &File) -> Result<Vec<RecordBatch>, Problem> {
+        let bytes = self.files.get(run).await?;
+        let damaged = |e: String| Problem::damaged(&run.path, format!("{}: {e}", run.path));
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|builder| builder.build());
+        let read: Result<Vec<_>, _> = reader.map_err(|e| damaged(e.to_string()))?.collect();
+        read.map_err(|e| damaged(e.to_string()))
+    }
+
+    /// The slices of a version that are in memory.
+    pub fn slices_of(&self, version: &VersionId) -> BTreeSet<SliceId> {
+        let slices = self.slices.lock().expect("no holder panics");
+        slices.get(version).map(|known| known.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Keeps exactly these slices of a version, and gives their states. None if one of them is not known.
+    pub fn keep_slices(
+        &self,
+        version: &VersionId,
+        given: &[(SliceId, Option<Arc<Vec<RecordBatch>>>)],
+    ) -> Option<BTreeMap<SliceId, Arc<Vec<RecordBatch>>>> {
+        let mut slices = self.slices.lock().expect("no holder panics");
+        let known = slices.entry(version.clone()).or_default();
+        let mut kept = BTreeMap::new();
+        for (id, rows) in given {
+            let rows = rows.clone().or_else(|| known.get(id).cloned())?;
+            kept.insert(id.clone(), rows);
+        }
+        *known = kept.clone().into_iter().collect();
+        Some(kept)
+    }
+
+    /// The finished rows of durable states and slices.
+    ///
+    /// # Errors
+    /// An overflow, or an internal failure.
+    pub async fn finished(
+        &self,
+        engine: &Engine,
+        view: &View,
+        durable: &Arc<Durable>,
+        slices: &BTreeMap<SliceId, Arc<Vec<RecordBatch>>>,
+    ) -> Result<Arc<Vec<RecordBatch>>, Problem> {
+        let ids: BTreeSet<SliceId> = slices.keys().cloned().collect();
+        let known = self.finished.lock().expect("no holder panics").get(&view.version).cloned();
+        if let Some(known) = known
+            && Arc::ptr_eq(&known.durable, durable)
+            && known.slices == ids
+        {
+            return Ok(known.rows);
+        }
+        let live = slices.values().flat_map(|rows| rows.iter().cloned());
+        let states = durable.states.iter().cloned().chain(live).collect();
+        let rows = Arc::new(view.finish(engine, states).await?);
+        let finished = Finished { durable: Arc::clone(durable), slices: ids, rows: Arc::clone(&rows) };
+        self.finished.lock().expect("no holder panics").insert(view.version.clone(), finished);
+        Ok(rows)
+    }
+}

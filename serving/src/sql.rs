@@ -1,0 +1,175 @@
+//! Read-only SQL over finished views.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::datasource::MemTable;
+use datafusion::error::DataFusionError;
+use datafusion::execution::context::{SQLOptions, SessionContext};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::DataFrame;
+use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::resolve::resolve_table_references;
+use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use serde_json::json;
+
+use crate::catalog::Catalog;
+use crate::problem::Problem;
+use crate::snapshot::{AtLeast, ViewAnswer, answer};
+
+/// An answer to a query.
+#[derive(Debug)]
+pub struct Answer {
+    /// The schema of the rows.
+    pub schema: SchemaRef,
+    /// The rows.
+    pub batches: Vec<RecordBatch>,
+    /// What the views used cover.
+    pub coverage: Vec<serde_json::Value>,
+    /// Whether `limit` cut.
+    pub truncated: bool,
+}
+
+/// Runs one SELECT. More than `max_rows` is an error.
+///
+/// # Errors
+/// What the query does wrong; what [`answer`] says; a limit.
+pub async fn query(
+    catalog: &Catalog,
+    sql: &str,
+    at_least: &AtLeast,
+    deadline: Instant,
+    max_rows: usize,
+) -> Result<Answer, Problem> {
+    let statement = parse(sql)?;
+    let names = views_of(&statement)?;
+    let answers = answer(catalog, &names, at_least, deadline).await?;
+    let context = context_of(catalog, &answers)?;
+    let state = context.state();
+    let plan = state.statement_to_plan(statement).await.map_err(|e| wrong(&e))?;
+    let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    options.verify_plan(&plan).map_err(|e| wrong(&e))?;
+    refuse_equal_names(&plan)?;
+    let frame = context.execute_logical_plan(plan).await.map_err(|e| wrong(&e))?;
+    let mut answered = collect(frame, deadline, max_rows).await?;
+    if answered.truncated {
+        let detail = format!("more than {max_rows} rows (serve.max_result_rows); aggregate, filter or LIMIT");
+        return Err(Problem::limit(detail));
+    }
+    answered.coverage = answers.into_values().map(|answer| answer.coverage).collect();
+    Ok(answered)
+}
+
+/// Runs a frame until `deadline`; `truncated` says that there are more than `max_rows`.
+///
+/// # Errors
+/// The deadline, the memory limit, or DataFusion's failure.
+pub async fn collect(frame: DataFrame, deadline: Instant, max_rows: usize) -> Result<Answer, Problem> {
+    let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
+    let limited = frame.limit(0, Some(max_rows.saturating_add(1))).map_err(|e| wrong(&e))?;
+    let left = deadline.saturating_duration_since(Instant::now());
+    let batches = match tokio::time::timeout(left, limited.collect()).await {
+        Ok(batches) => batches.map_err(|e| wrong(&e))?,
+        Err(_) => return Err(Problem::timeout("the query did not end in time; it was stopped")),
+    };
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    let truncated = rows > max_rows;
+    let mut left = max_rows;
+    let cut = batches.into_iter().map(|batch| {
+        let taken = batch.num_rows().min(left);
+        left -= taken;
+        batch.slice(0, taken)
+    });
+    Ok(Answer { schema, batches: cut.collect(), coverage: vec![], truncated })
+}
+
+/// A context in which the answered views are tables.
+///
+/// # Errors
+/// An internal failure.
+pub fn context_of(catalog: &Catalog, answers: &BTreeMap<String, ViewAnswer>) -> Result<SessionContext, Problem> {
+    let context = SessionContext::new_with_state(catalog.engine.context().state());
+    for (name, answer) in answers {
+        let fields = answer.view.output.fields().iter().map(|f| f.as_ref().clone().with_nullable(true));
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let table = MemTable::try_new(schema, vec![answer.rows.as_ref().clone()]);
+        let table = table.map_err(|e| Problem::internal(e.to_string()))?;
+        let reference = datafusion::common::TableReference::bare(name.clone());
+        context.deregister_table(reference.clone()).map_err(|e| Problem::internal(e.to_string()))?;
+        context.register_table(reference, Arc::new(table)).map_err(|e| Problem::internal(e.to_string()))?;
+    }
+    Ok(context)
+}
+
+fn parse(sql: &str) -> Result<Statement, Problem> {
+    let parser = DFParserBuilder::new(sql).with_dialect(&GenericDialect {}).build();
+    let mut statements = parser.and_then(|mut p| p.parse_statements()).map_err(|e| wrong(&e))?;
+    match (statements.pop_front(), statements.is_empty()) {
+        (Some(Statement::Statement(statement)), true) if matches!(*statement, SqlStatement::Query(_)) => {
+            Ok(Statement::Statement(statement))
+        }
+        (None, _) => Err(Problem::bad_query("there is no statement")),
+        (_, false) => Err(Problem::bad_query("one statement at a time")),
+        _ => Err(Problem::bad_query("only SELECT is allowed: views are changed by the pipeline")),
+    }
+}
+
+/// The views that a statement names.
+fn views_of(statement: &Statement) -> Result<BTreeSet<String>, Problem> {
+    let (tables, _) = resolve_table_references(statement, true).map_err(|e| wrong(&e))?;
+    let mut names = BTreeSet::new();
+    for table in tables {
+        let name = table.table();
+        if table.schema().is_some() {
+            return Err(Problem::bad_query(format!("{table} is no view: views have no schema")));
+        }
+        if name.contains(['/', '\\', ':']) || name.rsplit_once('.').is_some_and(|(_, end)| FILES.contains(&end)) {
+            return Err(Problem::bad_query(format!("{name:?} is a file: only views can be queried")));
+        }
+        names.insert(name.to_string());
+    }
+    Ok(names)
+}
+
+/// Endings by which a name is taken for a file.
+const FILES: [&str; 6] = ["parquet", "csv", "json", "ndjson", "arrow", "avro"];
+
+fn refuse_equal_names(plan: &LogicalPlan) -> Result<(), Problem> {
+    let mut seen = BTreeSet::new();
+    match plan.schema().fields().iter().find(|field| !seen.insert(field.name().clone())) {
+        Some(field) => Err(Problem::bad_query(format!("two columns are named {:?}; rename one with AS", field.name()))),
+        None => Ok(()),
+    }
+}
+
+/// DataFusion's failure as a problem.
+pub fn wrong(error: &DataFusionError) -> Problem {
+    let root = error.find_root();
+    let message = error.diagnostic().map_or_else(|| root.strip_backtrace(), |d| d.message.clone());
+    match root {
+        DataFusionError::ResourcesExhausted(_) => Problem::limit(message),
+        DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) | DataFusionError::Internal(_) => {
+            Problem::internal(message)
+        }
+        _ => {
+            let problem = Problem::bad_query(message.clone());
+            let span = error.diagnostic().and_then(|d| d.span).map(|span| (span.start.line, span.start.column));
+            match span.or_else(|| place_in(&message)) {
+                Some((line, column)) => problem.with("position", json!({"line": line, "column": column})),
+                None => problem,
+            }
+        }
+    }
+}
+
+/// The place that the parser names at the end of its message.
+fn place_in(message: &str) -> Option<(u64, u64)> {
+    let (_, at) = message.rsplit_once("Line: ")?;
+    let (line, column) = at.split_once(", Column: ")?;
+    let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok();
+    Some((digits(line)?, digits(column)?))
+}

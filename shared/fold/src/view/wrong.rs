@@ -1,0 +1,118 @@
+//! What DataFusion's planner says of a view, in the words of a pipeline: where, what, and what to do.
+
+use datafusion::common::SchemaError;
+use datafusion::error::DataFusionError;
+use datafusion::execution::SessionState;
+use datafusion::sql::sqlparser::tokenizer::Location;
+
+use super::aggregate::Refused;
+use crate::error::PipelineError;
+use crate::pipeline::{ViewText, lower};
+use crate::schema::Source;
+
+/// An aggregate call that cannot stand in a view.
+pub(super) fn refused(text: &ViewText, refused: Refused) -> PipelineError {
+    let names: Vec<&str> = refused.names.iter().map(String::as_str).collect();
+    let at = text.place.find(&names).map_or_else(|| text.place.clause(&["SELECT"]), |(_, at)| at);
+    text.place.error(at, refused.message, Some(refused.hint))
+}
+
+/// A planning error at the place it names, with the nearest column or function where one is missing.
+pub(super) fn planning_error(
+    text: &ViewText,
+    source: &Source,
+    state: &SessionState,
+    error: DataFusionError,
+) -> PipelineError {
+    let diagnostic = error.diagnostic();
+    let root = error.find_root();
+    let mut message = diagnostic.map_or_else(|| root.message().into_owned(), |d| d.message.clone());
+    let at = diagnostic.and_then(|d| d.span).map(|span| Location::new(span.start.line, span.start.column));
+    let clause = if message.contains("with position") { "GROUP" } else { "SELECT" };
+    let at = at.unwrap_or_else(|| text.place.clause(&[clause]));
+    if let Some((call, candidates)) = no_match(&message) {
+        let name = call.split('(').next().unwrap_or_default();
+        let at = text.place.find(&[name]).map_or(at, |(_, at)| at);
+        let hint = format!("it takes {candidates}; CAST(x AS type) converts an argument");
+        return text.place.error(at, format!("{name} does not take these arguments: {call}"), Some(hint));
+    }
+    let hint = if let DataFusionError::SchemaError(schema_error, _) = root
+        && let SchemaError::FieldNotFound { field, .. } = schema_error.as_ref()
+    {
+        near_column(source, &field.name)
+    } else if let Some(name) = message.strip_prefix("Invalid function '").and_then(|rest| rest.strip_suffix('\'')) {
+        let hint = near_function(state, name);
+        message = format!("there is no aggregate or function {name:?}");
+        hint
+    } else if let Some((what, instead)) = message.split_once(". Consider ") {
+        let hint = format!("consider {instead}");
+        message = what.to_string();
+        hint
+    } else if message.contains("must appear in GROUP BY") {
+        "add it to GROUP BY, or aggregate it, for example with min or max".to_string()
+    } else if message.contains("cannot be nested") {
+        "aggregate once in the view, and its rows once more in a query".to_string()
+    } else {
+        columns_of(source)
+    };
+    text.place.error(at, lower(&message), Some(hint))
+}
+
+/// The call and what could be called instead, of a call whose arguments fit no signature.
+fn no_match(message: &str) -> Option<(String, String)> {
+    let (_, rest) = message.split_once("No function matches the given name and argument types '")?;
+    let (call, rest) = rest.split_once("'.")?;
+    let (_, candidates) = rest.split_once("Candidate functions:")?;
+    let candidates: Vec<&str> = candidates.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    Some((in_sql(call), in_sql(&candidates.join(" or "))))
+}
+
+/// Arrow's names of types as SQL's.
+fn in_sql(text: &str) -> String {
+    let names = [
+        ("Interval(MonthDayNano)", "INTERVAL"),
+        ("Timestamp(µs)", "TIMESTAMP"),
+        ("Boolean", "BOOLEAN"),
+        ("Float64", "DOUBLE"),
+        ("Int64", "BIGINT"),
+        ("Int32", "INT"),
+        ("Utf8", "TEXT"),
+    ];
+    // `UInt64` holds `Int64`, `Timestamp` is left as it is.
+    names.iter().fold(text.replace("UInt64", "BIGINT UNSIGNED"), |text, (arrow, sql)| text.replace(arrow, sql))
+}
+
+fn near_column(source: &Source, name: &str) -> String {
+    let distance = |column: &&crate::schema::Column| strsim::damerau_levenshtein(&column.name, name);
+    let exact = source.columns.iter().find(|column| column.name.eq_ignore_ascii_case(name));
+    match (exact, source.columns.iter().min_by_key(distance)) {
+        (Some(column), _) if column.name == name => {
+            format!("the column is {:?}: leave out what stands before it", name)
+        }
+        (Some(column), _) => format!("names are case-sensitive: write {:?} in double quotes", column.name),
+        (None, Some(column)) => format!("the nearest column is {:?}", column.name),
+        (None, None) => columns_of(source),
+    }
+}
+
+fn near_function(state: &SessionState, name: &str) -> String {
+    if name == "hop" || name == "session" {
+        return "the only windows are tumble(time, size), date_bin and date_trunc".to_string();
+    }
+    if state.window_functions().contains_key(name) {
+        return "it is a window function: use it in the query of the view".to_string();
+    }
+    let known = state.aggregate_functions().keys().chain(state.scalar_functions().keys());
+    // Of equally near names the first by the alphabet, not by chance.
+    match known.min_by_key(|known| (strsim::damerau_levenshtein(known, name), *known)) {
+        Some(nearest) => format!("the nearest function is {nearest}"),
+        None => "use a function of DataFusion's SQL".to_string(),
+    }
+}
+
+fn columns_of(source: &Source) -> String {
+    const SHOWN: usize = 12;
+    let columns = source.columns.iter().take(SHOWN).map(|column| format!("{} {}", column.name, column.ty));
+    let more = if source.columns.len() > SHOWN { ", …" } else { "" };
+    format!("the columns of {} are {}{more}", source.name, columns.collect::<Vec<_>>().join(", "))
+}
