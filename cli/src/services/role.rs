@@ -18,6 +18,9 @@ use crate::output;
 /// How long a service may take to end.
 const END_WITHIN: Duration = Duration::from_secs(28);
 
+/// How long open requests may take after everything else has ended.
+const HTTP_WITHIN: Duration = Duration::from_secs(2);
+
 /// A running service.
 pub(crate) struct Role {
     pub(crate) name: &'static str,
@@ -140,13 +143,22 @@ impl Role {
         self.shutdown.cancel();
         let mut failed = Ok(());
         let deadline = tokio::time::Instant::now() + END_WITHIN;
+        let mut deadline_of_http = None;
         while !self.running.is_empty() {
+            // Requests that still wait when everything else has ended are not waited for long.
+            let only_http = self.running.iter().all(|name| name == "http");
+            let now = tokio::time::Instant::now();
+            if only_http && now >= *deadline_of_http.get_or_insert(now + HTTP_WITHIN) {
+                break;
+            }
+            let deadline = if only_http { deadline_of_http.unwrap_or(deadline) } else { deadline };
             match tokio::time::timeout_at(deadline, self.ended.1.recv()).await {
                 Ok(Some((name, done))) => {
                     self.running.remove(&name);
                     failed = failed.and(done);
                 }
                 Ok(None) => break,
+                Err(_) if only_http => break,
                 Err(_) => {
                     let pending: Vec<_> = self.running.iter().cloned().collect();
                     return Err(Exit::Failed(format!("these did not end in time: {}", pending.join(", "))));

@@ -299,15 +299,13 @@ fn scanned_columns(state: &SessionState, input: &LogicalPlan) -> DataFusionResul
     Ok(columns)
 }
 
-/// The schemas of states: as they merge, and as they are stored. Every column is nullable and has a name of its own;
-/// stored types are canonical.
+/// The schemas of states: as they merge, under DataFusion's own names, and as they are stored, under names of their own
+/// and in canonical types. Every column is nullable.
 fn state_schemas(partial: &Schema, keys: usize) -> (SchemaRef, SchemaRef) {
     let name = |i: usize| if i < keys { format!("k{i}") } else { format!("s{}", i - keys) };
-    let fields = |ty: fn(&DataType) -> DataType| -> SchemaRef {
-        let fields = partial.fields().iter().enumerate();
-        Arc::new(Schema::new(fields.map(|(i, f)| Field::new(name(i), ty(f.data_type()), true)).collect::<Vec<_>>()))
-    };
-    (fields(DataType::clone), fields(canonical))
+    let merged = partial.fields().iter().map(|f| Field::new(f.name(), f.data_type().clone(), true));
+    let stored = partial.fields().iter().enumerate().map(|(i, f)| Field::new(name(i), canonical(f.data_type()), true));
+    (Arc::new(Schema::new(merged.collect::<Vec<_>>())), Arc::new(Schema::new(stored.collect::<Vec<_>>())))
 }
 
 /// Storage has one type for text and one for bytes.

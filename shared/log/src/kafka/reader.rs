@@ -39,7 +39,7 @@ impl Reader for KafkaReader {
         self.next = starts.iter().map(|start| start.next).collect();
         let unavailable = |why| Error::Unavailable { at: self.brokers.clone(), why };
         self.batch.assign(&self.consumer, starts).map_err(unavailable)?;
-        // librdkafka (2.12 and 2.15) aborts the process if a partition is taken away again before it has stopped. The
+        // librdkafka (2.12.1) aborts the process if a partition is taken away again before it has stopped. The
         // order to stop and its answer follow each other through the queue of librdkafka's main thread: so do these
         // two questions, behind them.
         for _ in 0..2 {
