@@ -63,7 +63,8 @@ impl Epoch {
         let start = self.start.or_zero(at);
         let span = self.ranges.0.entry(at.clone()).or_insert_with(|| Span::new(start, start));
         span.end = next;
-        span.leader_epoch = leader_epoch.or(span.leader_epoch);
+        // The epoch belongs to the position: after a marker none is known.
+        span.leader_epoch = leader_epoch;
         if span.is_empty() {
             self.ranges.0.remove(at);
         }

@@ -96,7 +96,8 @@ impl Buffer {
         for (at, next, leader_epoch) in chunk.positions() {
             let span = self.ranges.0.entry(at.clone()).or_insert_with(|| Span::new(start(at), next));
             span.end = next;
-            span.leader_epoch = leader_epoch.or(span.leader_epoch);
+            // The epoch belongs to the position: after a marker none is known.
+            span.leader_epoch = leader_epoch;
         }
     }
 

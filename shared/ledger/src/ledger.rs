@@ -534,9 +534,10 @@ fn list(versions: &[VersionId]) -> String {
 
 fn note_epochs(epochs: &mut BTreeMap<TopicPartition, i32>, ranges: &Ranges) {
     for (at, span) in ranges.iter() {
-        if let Some(epoch) = span.leader_epoch {
-            epochs.insert(at.clone(), epoch);
-        }
+        match span.leader_epoch {
+            Some(epoch) => epochs.insert(at.clone(), epoch),
+            None => epochs.remove(at),
+        };
     }
 }
 

@@ -38,10 +38,8 @@ pub enum Error {
         why: String,
     },
     /// A record that is larger than the log takes.
-    #[error("a record of {bytes} bytes is larger than the log takes: {why}")]
+    #[error("a record is larger than the log takes: {why}; raise the topic's max.message.bytes")]
     TooLarge {
-        /// Its length.
-        bytes: usize,
         /// What the log said.
         why: String,
     },

@@ -47,7 +47,12 @@ const CONSUMER: [(&str, &str); 6] = [
 ];
 
 /// Properties of the producer.
-const PRODUCER: [(&str, &str); 6] = [
+const PRODUCER: [(&str, &str); 9] = [
+    // A record that is reported as failed is not appended later.
+    ("message.timeout.ms", "55000"),
+    ("topic.metadata.propagation.max.ms", "5000"),
+    // Larger records are the broker's to refuse: what it takes becomes an event or a dead letter.
+    ("message.max.bytes", "67108864"),
     ("enable.idempotence", "true"),
     // A topic is created on purpose or not at all, even where brokers would create it.
     ("allow.auto.create.topics", "false"),
@@ -105,7 +110,7 @@ impl KafkaLog {
                 Error::Missing { what: topic.to_string() }
             }
             Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => {
-                Error::Invalid { why: format!("a record for {topic}: {error}") }
+                Error::TooLarge { why: format!("{topic}: {error}") }
             }
             _ => self.unavailable(error),
         }

@@ -73,8 +73,8 @@ pub(super) const VIEWS: [Subject; 14] = [
     },
     Subject {
         name: "nth",
-        template: r#"SELECT channel, nth_value(page, 2 ORDER BY time{ties}) AS second,
-            nth_value(n, 3 ORDER BY time{ties}) AS third, nth_value(n, -2 ORDER BY time{ties}) AS last_but_one
+        template: r#"SELECT channel, array_element(array_agg(page ORDER BY time{ties}), 2) AS second,
+            array_element(array_agg(n ORDER BY time DESC, price{ties}), 1) AS latest, count(*) AS events
             FROM events GROUP BY channel"#,
         duckdb: false,
     },

@@ -44,10 +44,12 @@ pub(super) fn prepare(expr: &Expr, input: &DFSchema, ty: &DataType) -> Result<Ca
     let refuse = |message: String, hint: &str| Refused { names: names.clone(), message, hint: hint.to_string() };
     let Some(order) = order_of(&function) else {
         let message = format!("{function}() cannot be merged");
-        return Err(refuse(
-            message,
-            "use an aggregate whose partial results merge, such as count, sum, avg, min or max",
-        ));
+        let hint = match function.as_str() {
+            // What the planner makes of array_agg(…)[2], too.
+            "nth_value" => "take the place from a list: array_element(array_agg(x ORDER BY time), 2)",
+            _ => "use an aggregate whose partial results merge, such as count, sum, avg, min or max",
+        };
+        return Err(refuse(message, hint));
     };
     if order == Order::Needed && params.order_by.is_empty() {
         let message = format!("{function}() depends on the order of events");

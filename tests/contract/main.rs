@@ -1,0 +1,6 @@
+//! The contract, tested from outside: the built binary, HTTP and a Kafka client alone.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod answers;
