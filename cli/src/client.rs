@@ -38,9 +38,9 @@ impl Reply {
                 let slug = member("type").rsplit('/').next().unwrap_or_default().to_string();
                 let hint = member("hint");
                 let hint = if hint.is_empty() { hint } else { format!("\nhint: {hint}") };
-                let place = problem.get("position").map_or(String::new(), |p| {
-                    format!(" (line {}, column {})", p["line"], p["column"])
-                });
+                let place = problem
+                    .get("position")
+                    .map_or(String::new(), |p| format!(" (line {}, column {})", p["line"], p["column"]));
                 format!("{slug}: {}{place}{hint}", member("detail"))
             }
             Err(_) => format!("the server answered {}: {}", self.status, self.text.trim()),
@@ -76,7 +76,10 @@ impl Client {
             why = inner.to_string();
             source = inner.source();
         }
-        Exit::Failed(format!("no server answers at {} ({why}); start one with `bifold up`, or name it with --url", self.url))
+        Exit::Failed(format!(
+            "no server answers at {} ({why}); start one with `bifold up`, or name it with --url",
+            self.url
+        ))
     }
 
     pub(crate) async fn get(&self, path: &str) -> Result<Reply, Exit> {

@@ -51,7 +51,9 @@ impl Context {
         let pipeline = bifold_fold::pipeline::read(&config.pipeline, config.collect.max_record)?;
         if pipeline.sources.is_empty() {
             let path = config.pipeline.display();
-            return Err(Exit::Usage(format!("the pipeline {path} declares no source; start with CREATE TABLE … WITH (…)")));
+            return Err(Exit::Usage(format!(
+                "the pipeline {path} declares no source; start with CREATE TABLE … WITH (…)"
+            )));
         }
         let engine = Engine::new();
         let views = bifold_fold::view::compile_all(&engine, &pipeline).await?;

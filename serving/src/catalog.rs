@@ -72,12 +72,7 @@ struct Finished {
 
 impl Catalog {
     /// A catalog of which nothing is in memory yet.
-    pub fn new(
-        sources: Vec<SourceSpec>,
-        log: Arc<dyn Log>,
-        speed: Vec<Arc<dyn SpeedSource>>,
-        engine: Engine,
-    ) -> Self {
+    pub fn new(sources: Vec<SourceSpec>, log: Arc<dyn Log>, speed: Vec<Arc<dyn SpeedSource>>, engine: Engine) -> Self {
         let named = |spec: SourceSpec| (spec.source.name.clone(), Arc::new(ServedSource::new(spec)));
         Self { sources: sources.into_iter().map(named).collect(), log, speed, engine }
     }

@@ -128,7 +128,8 @@ fn values(array: &dyn Array) -> Result<Vec<Value>, ArrowError> {
         }
         DataType::Date32 => each!(array.as_primitive::<Date32Type>(), date),
         DataType::Timestamp(..) => {
-            let micros = arrow::compute::cast(&array.slice(0, array.len()), &DataType::Timestamp(TimeUnit::Microsecond, None))?;
+            let micros =
+                arrow::compute::cast(&array.slice(0, array.len()), &DataType::Timestamp(TimeUnit::Microsecond, None))?;
             let micros = micros.as_primitive::<arrow::datatypes::TimestampMicrosecondType>();
             each!(micros, |value| timestamp_text(value).into())
         }

@@ -20,7 +20,7 @@ pub mod speed;
 pub mod sql;
 
 pub use api::routes;
-pub use events::key_of;
 pub use catalog::{Catalog, SourceSpec};
+pub use events::key_of;
 pub use problem::Problem;
 pub use speed::{HttpSpeed, SpeedSource};

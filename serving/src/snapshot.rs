@@ -169,7 +169,8 @@ async fn answer_source(
                 }
                 Err(problem) => return Err(problem),
             };
-            let given: Vec<_> = joined.units.iter().flat_map(|unit| unit.slices.get(&cover.version)).flatten().cloned().collect();
+            let given: Vec<_> =
+                joined.units.iter().flat_map(|unit| unit.slices.get(&cover.version)).flatten().cloned().collect();
             let Some(slices) = source.keep_slices(&cover.version, &given) else {
                 unknown_slice = true;
                 break;
@@ -236,10 +237,8 @@ fn join(covers: &[(String, Cover)], live: &[LiveAnswer]) -> Option<Joined> {
         covers.iter().all(|(_, cover)| unit.slices.contains_key(&cover.version))
     };
     let offered: Vec<_> = live.iter().flat_map(|answer| &answer.units).filter(whole).collect();
-    let metas: Vec<LiveUnit> = offered
-        .iter()
-        .map(|unit| LiveUnit { ranges: unit.ranges.clone(), folded_under: unit.folded_under })
-        .collect();
+    let metas: Vec<LiveUnit> =
+        offered.iter().map(|unit| LiveUnit { ranges: unit.ranges.clone(), folded_under: unit.folded_under }).collect();
     let chain = chain(&durable, &metas);
     Some(Joined { units: chain.used.iter().map(|i| offered[*i].clone()).collect(), frontier: chain.frontier })
 }
@@ -274,4 +273,3 @@ fn coverage(view: &View, cover: &Cover, ledger: &Ledger, frontier: &Offsets, new
         "partitions": partitions,
     })
 }
-

@@ -67,7 +67,8 @@ impl Case {
 
     /// (Over)writes the pipeline.
     pub fn write_pipeline(&self, pipeline: &str) {
-        std::fs::write(self.path("pipeline.sql"), pipeline.replace("{topic}", &self.topic)).expect("write the pipeline");
+        std::fs::write(self.path("pipeline.sql"), pipeline.replace("{topic}", &self.topic))
+            .expect("write the pipeline");
     }
 
     /// Makes the case's topic on Kafka; the local log makes its own (with `log.partitions`).

@@ -76,12 +76,9 @@ async fn sources_of(context: &Context, views: &[String], timeout: Duration) -> R
     known.sort();
     known.dedup();
     match views.iter().find(|view| !known.contains(view)) {
-        Some(unknown) => Err(bifold_batch::Error::Unknown {
-            what: "view",
-            name: unknown.clone(),
-            known: known.join(", "),
+        Some(unknown) => {
+            Err(bifold_batch::Error::Unknown { what: "view", name: unknown.clone(), known: known.join(", ") }.into())
         }
-        .into()),
         None => Ok(sources),
     }
 }

@@ -51,7 +51,8 @@ pub(crate) async fn run(common: &Common, produce: Produce) -> Result<(), Exit> {
     for file in files {
         let mut reader = open(&file)?;
         loop {
-            let lines = read_lines(&mut *reader).map_err(|e| Exit::Failed(format!("{}: {e}", file.display())))?;
+            let lines =
+                read_lines(&mut *reader, BATCH_LINES).map_err(|e| Exit::Failed(format!("{}: {e}", file.display())))?;
             if lines.is_empty() {
                 break;
             }
@@ -79,7 +80,7 @@ async fn target(context: &Context, shot: &OneShot) -> Result<Target, Exit> {
     }
 }
 
-fn open(path: &Path) -> Result<Box<dyn BufRead + Send>, Exit> {
+pub(crate) fn open(path: &Path) -> Result<Box<dyn BufRead + Send>, Exit> {
     if path == Path::new("-") {
         return Ok(Box::new(BufReader::new(std::io::stdin())));
     }
@@ -91,10 +92,10 @@ fn open(path: &Path) -> Result<Box<dyn BufRead + Send>, Exit> {
     Ok(Box::new(BufReader::with_capacity(1 << 20, plain)))
 }
 
-/// The next lines, without the empty ones.
-fn read_lines(reader: &mut dyn BufRead) -> std::io::Result<Vec<Vec<u8>>> {
+/// The next lines, at most `most`, without the empty ones.
+pub(crate) fn read_lines(reader: &mut dyn BufRead, most: usize) -> std::io::Result<Vec<Vec<u8>>> {
     let (mut lines, mut bytes) = (vec![], 0);
-    while lines.len() < BATCH_LINES && bytes < BATCH_BYTES {
+    while lines.len() < most && bytes < BATCH_BYTES {
         let mut line = vec![];
         if reader.read_until(b'\n', &mut line)? == 0 {
             break;

@@ -101,11 +101,8 @@ async fn online(client: &Client, view: &str) -> Result<Served, Exit> {
 
 /// Merges from the store alone, at the durable frontier.
 async fn offline(context: &Context, source: &str, view: &str) -> Result<Served, Exit> {
-    let spec = SourceSpec {
-        source: context.source(source)?,
-        files: context.files(source)?,
-        views: context.views_of(source),
-    };
+    let spec =
+        SourceSpec { source: context.source(source)?, files: context.files(source)?, views: context.views_of(source) };
     let catalog = Catalog::new(vec![spec], Arc::new(NoLog), vec![], context.engine.clone());
     let names = std::iter::once(view.to_string()).collect();
     let mut answers = answer(&catalog, &names, &AtLeast::Now, Instant::now()).await.map_err(|problem| {
@@ -134,7 +131,8 @@ async fn check(
         let archived = ledger.origins.clone().max(&ledger.archived);
         let Some((at, have, want)) = archived.short_of(&frontier).next() else { break ledger };
         if Instant::now() >= until {
-            let why = format!("{at} is archived up to {have}, the answer covers it up to {want}; is `collect` running?");
+            let why =
+                format!("{at} is archived up to {have}, the answer covers it up to {want}; is `collect` running?");
             return Err(Exit::Failed(format!("view {name}: the archive did not reach the answer in time: {why}")));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -168,7 +166,11 @@ async fn check(
     let found = (compared.differing_count > 0).then(|| {
         let more = compared.differing_count - compared.differing.len();
         let more = if more > 0 { format!("\n  … and {more} more") } else { String::new() };
-        format!("view {name} differs in {} groups:\n  {}{more}", compared.differing_count, compared.differing.join("\n  "))
+        format!(
+            "view {name} differs in {} groups:\n  {}{more}",
+            compared.differing_count,
+            compared.differing.join("\n  ")
+        )
     });
     Ok((report, found))
 }
@@ -192,7 +194,9 @@ fn compare(view: &View, served: &[Value], expected: &[Value], _engine: &Engine) 
         .output
         .fields()
         .iter()
-        .filter(|f| matches!(f.data_type(), DataType::Float64 | DataType::Float32) || view.approximate.contains(f.name()))
+        .filter(|f| {
+            matches!(f.data_type(), DataType::Float64 | DataType::Float32) || view.approximate.contains(f.name())
+        })
         .map(|f| f.name().as_str())
         .collect();
     let all_keys_shown = view.keys.len() == view.key_count();
@@ -226,7 +230,8 @@ fn compare(view: &View, served: &[Value], expected: &[Value], _engine: &Engine) 
         for (a, b) in served.iter().zip(expected) {
             for field in view.output.fields() {
                 let name = field.name().as_str();
-                let tolerance = if view.approximate.iter().any(|known| known == name) { SKETCH_ERROR } else { ROUNDING };
+                let tolerance =
+                    if view.approximate.iter().any(|known| known == name) { SKETCH_ERROR } else { ROUNDING };
                 let scale = scales.get(name).copied().unwrap_or(0.0);
                 match difference(&a[name], &b[name], inexact.contains(name), tolerance, scale) {
                     Ok(error) => compared.max_relative_error = compared.max_relative_error.max(error),

@@ -81,7 +81,10 @@ impl Role {
     /// Serves `routes`. Requests are answered until the other components have ended.
     pub(crate) fn serve(&mut self, listener: TcpListener, routes: axum::Router) {
         let shutdown = self.shutdown.clone();
-        self.watch("http", async move { bifold_service::serve(listener, routes, shutdown).await.map_err(Exit::failed) });
+        self.watch(
+            "http",
+            async move { bifold_service::serve(listener, routes, shutdown).await.map_err(Exit::failed) },
+        );
     }
 
     /// Waits until the service is ready, or a component has failed, or a signal came.

@@ -29,7 +29,7 @@ pub(super) fn planning_error(
     let mut message = diagnostic.map_or_else(|| root.message().into_owned(), |d| d.message.clone());
     let at = diagnostic.and_then(|d| d.span).map(|span| Location::new(span.start.line, span.start.column));
     let clause = if message.contains("with position") { "GROUP" } else { "SELECT" };
-    let at = at.unwrap_or_else(|| text.place.clause(&[clause]));
+    let mut at = at.unwrap_or_else(|| text.place.clause(&[clause]));
     if let Some((call, candidates)) = no_match(&message) {
         let name = call.split('(').next().unwrap_or_default();
         let at = text.place.find(&[name]).map_or(at, |(_, at)| at);
@@ -39,6 +39,10 @@ pub(super) fn planning_error(
     let hint = if let DataFusionError::SchemaError(schema_error, _) = root
         && let SchemaError::FieldNotFound { field, .. } = schema_error.as_ref()
     {
+        if diagnostic.is_none() {
+            message = format!("column '{}' not found", field.name);
+            at = text.place.find(&[&field.name]).map_or(at, |(_, at)| at);
+        }
         near_column(source, &field.name)
     } else if let Some(name) = message.strip_prefix("Invalid function '").and_then(|rest| rest.strip_suffix('\'')) {
         let hint = near_function(state, name);

@@ -25,20 +25,81 @@ fn bare_schema() -> Arc<Source> {
 }
 
 const PIECES: [&str; 64] = [
-    "{", "}", "[", "]", ",", ":", "\n", " ", "\"t\":", "\"a\":", "\"i\":", "\"d\":", "\"f\":", "\"x\":", "\"b\":", "\"j\":", "\"l\":", "\"s\":",
-    "\"m\":", "\"z\":", "\"\\u0061\":", "null", "true", "false", "0", "1", "-1", "1.0", "1.5", "1e3", "1e-3", "12.345", "1e400", "-", "2147483648",
-    "9223372036854775808", "1234567890123456789012345678901234567890123", "63072000000", "\"\"", "\"x\"", "\"é\\n\"", "\"\\ud83d\\ude00\"",
-    "\"\\ud800\"", "\"1972-01-01T00:00:00Z\"", "\"1969-01-01 00:00\"", "\"9999-01-01T00:00:00Z\"", "\"soon\"", "[]", "[1,2]", "[null]", "[\"x\"]",
-    "{}", "{\"a\":1}", "{\"a\":\"x\"}", "{\"s\":{\"t\":1}}", "{\"l\":[\"x\",null]}", "[{\"a\":1},{}]", "\"t\":\"1972-01-01T00:00:00Z\"",
-    "{\"t\":\"1972-01-01T00:00:00Z\",\"a\":1}", "{\"t\":63072000000}", "\u{0}", "\u{c}", "\"", "\\",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    "\n",
+    " ",
+    "\"t\":",
+    "\"a\":",
+    "\"i\":",
+    "\"d\":",
+    "\"f\":",
+    "\"x\":",
+    "\"b\":",
+    "\"j\":",
+    "\"l\":",
+    "\"s\":",
+    "\"m\":",
+    "\"z\":",
+    "\"\\u0061\":",
+    "null",
+    "true",
+    "false",
+    "0",
+    "1",
+    "-1",
+    "1.0",
+    "1.5",
+    "1e3",
+    "1e-3",
+    "12.345",
+    "1e400",
+    "-",
+    "2147483648",
+    "9223372036854775808",
+    "1234567890123456789012345678901234567890123",
+    "63072000000",
+    "\"\"",
+    "\"x\"",
+    "\"é\\n\"",
+    "\"\\ud83d\\ude00\"",
+    "\"\\ud800\"",
+    "\"1972-01-01T00:00:00Z\"",
+    "\"1969-01-01 00:00\"",
+    "\"9999-01-01T00:00:00Z\"",
+    "\"soon\"",
+    "[]",
+    "[1,2]",
+    "[null]",
+    "[\"x\"]",
+    "{}",
+    "{\"a\":1}",
+    "{\"a\":\"x\"}",
+    "{\"s\":{\"t\":1}}",
+    "{\"l\":[\"x\",null]}",
+    "[{\"a\":1},{}]",
+    "\"t\":\"1972-01-01T00:00:00Z\"",
+    "{\"t\":\"1972-01-01T00:00:00Z\",\"a\":1}",
+    "{\"t\":63072000000}",
+    "\u{0}",
+    "\u{c}",
+    "\"",
+    "\\",
 ];
 
 /// Bytes that look like JSON: pieces of it in any order, objects of known fields, and sometimes any bytes at all.
 fn jsonish() -> impl Strategy<Value = Vec<u8>> {
-    let pieces = prop::collection::vec(prop::sample::select(&PIECES[..]), 0..24).prop_map(|pieces| pieces.concat().into_bytes());
+    let pieces =
+        prop::collection::vec(prop::sample::select(&PIECES[..]), 0..24).prop_map(|pieces| pieces.concat().into_bytes());
     let field = (8usize..21, 21usize..60).prop_map(|(key, value)| format!("{}{}", PIECES[key], PIECES[value]));
     let object = prop::collection::vec(field, 0..6).prop_map(|fields| format!("{{{}}}", fields.join(",")));
-    let timed = object.clone().prop_map(|object| object.replacen('{', "{\"t\":\"1972-01-01T00:00:00Z\",", 1).replace(",}", "}"));
+    let timed = object
+        .clone()
+        .prop_map(|object| object.replacen('{', "{\"t\":\"1972-01-01T00:00:00Z\",", 1).replace(",}", "}"));
     let objects = prop::collection::vec(prop_oneof![object, timed], 1..5);
     let lines = objects.clone().prop_map(|objects| objects.join("\n").into_bytes());
     let array = objects.prop_map(|objects| format!("[{}]", objects.join(",")).into_bytes());
@@ -199,7 +260,8 @@ fn any_json() -> impl Strategy<Value = Vec<u8>> {
     let value = leaf.prop_recursive(5, 40, 6, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
-            prop::collection::vec((any::<String>(), inner), 0..6).prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            prop::collection::vec((any::<String>(), inner), 0..6)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
         ]
     });
     (value, any::<bool>()).prop_map(|(value, pretty)| match pretty {

@@ -48,8 +48,11 @@ pub(crate) fn elements(source: &Arc<Source>, record: Envelope<'_>) -> Vec<String
 /// The `_index` of each row, which is the last column, and the others' values.
 fn rows(batch: &RecordBatch) -> impl Iterator<Item = (i32, String)> {
     let options = FormatOptions::default().with_null("NULL");
-    let formatters: Vec<ArrayFormatter<'_>> =
-        batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).expect("it can be shown")).collect();
+    let formatters: Vec<ArrayFormatter<'_>> = batch
+        .columns()
+        .iter()
+        .map(|column| ArrayFormatter::try_new(column, &options).expect("it can be shown"))
+        .collect();
     (0..batch.num_rows()).map(move |row| {
         let mut values: Vec<String> = formatters.iter().map(|formatter| formatter.value(row).to_string()).collect();
         let index = values.pop().expect("there is an _index");

@@ -30,7 +30,9 @@ fn check_with(ty: &str, options: &str, cases: &[(&str, &str)]) {
 
 #[test]
 fn missing_and_null_are_null_in_every_type() {
-    for ty in ["BOOLEAN", "INT", "BIGINT", "DOUBLE", "DECIMAL(5,2)", "TEXT", "TIMESTAMP", "JSON", "STRUCT<a INT>", "INT[]"] {
+    for ty in
+        ["BOOLEAN", "INT", "BIGINT", "DOUBLE", "DECIMAL(5,2)", "TEXT", "TIMESTAMP", "JSON", "STRUCT<a INT>", "INT[]"]
+    {
         check(ty, &[("null", "NULL"), ("null,\"w\":1", "NULL")]);
         assert_eq!(elements(&source(&format!("v {ty}"), ""), record(b"{}")), ["0: NULL"], "{ty}");
     }
@@ -147,11 +149,25 @@ fn decimals_come_from_the_digits() {
         ],
     );
     // What a double would lose.
-    check("DECIMAL(19,2)", &[("90071992547409.93", "90071992547409.93"), ("12345678901234567.89", "12345678901234567.89")]);
+    check(
+        "DECIMAL(19,2)",
+        &[("90071992547409.93", "90071992547409.93"), ("12345678901234567.89", "12345678901234567.89")],
+    );
     let nines = "9".repeat(38);
-    check("DECIMAL(38,0)", &[(&nines, &nines), (&format!("{nines}0"), "!"), ("1e37", &format!("1{}", "0".repeat(37))), ("1e38", "!")]);
+    check(
+        "DECIMAL(38,0)",
+        &[(&nines, &nines), (&format!("{nines}0"), "!"), ("1e37", &format!("1{}", "0".repeat(37))), ("1e38", "!")],
+    );
     let fraction = format!("0.{nines}");
-    check("DECIMAL(38,38)", &[(&fraction, &fraction), (&format!("0.0{nines}"), "!"), ("1", "!"), ("1e-38", &format!("0.{}1", "0".repeat(37)))]);
+    check(
+        "DECIMAL(38,38)",
+        &[
+            (&fraction, &fraction),
+            (&format!("0.0{nines}"), "!"),
+            ("1", "!"),
+            ("1e-38", &format!("0.{}1", "0".repeat(37))),
+        ],
+    );
     check("DECIMAL(1)", &[("9", "9"), ("9.0", "9"), ("10", "!"), ("0.9", "!")]);
 }
 
@@ -298,15 +314,28 @@ fn numbers_are_timestamps_in_the_declared_unit() {
             ("1.4420188187e12", "2015-09-12T00:46:58.700"),
         ],
     );
-    check_with("TIMESTAMP", &unit("us"), &[("1.9", "1970-01-01T00:00:00.000001"), ("-1.1", "1969-12-31T23:59:59.999998")]);
+    check_with(
+        "TIMESTAMP",
+        &unit("us"),
+        &[("1.9", "1970-01-01T00:00:00.000001"), ("-1.1", "1969-12-31T23:59:59.999998")],
+    );
     check_with(
         "TIMESTAMP",
         &unit("ns"),
-        &[("1999", "1970-01-01T00:00:00.000001"), ("-1", "1969-12-31T23:59:59.999999"), ("-1000", "1969-12-31T23:59:59.999999"), ("0.5", "1970-01-01T00:00:00")],
+        &[
+            ("1999", "1970-01-01T00:00:00.000001"),
+            ("-1", "1969-12-31T23:59:59.999999"),
+            ("-1000", "1969-12-31T23:59:59.999999"),
+            ("0.5", "1970-01-01T00:00:00"),
+        ],
     );
     // The unit holds wherever a timestamp stands.
     check_with("STRUCT<at TIMESTAMP>", &unit("s"), &[("{\"at\":1.5}", "{at: 1970-01-01T00:00:01.500}")]);
-    check_with("TIMESTAMP[]", &unit("ms"), &[("[1000,\"1970-01-01T00:00:02Z\",null]", "[1970-01-01T00:00:01, 1970-01-01T00:00:02, NULL]")]);
+    check_with(
+        "TIMESTAMP[]",
+        &unit("ms"),
+        &[("[1000,\"1970-01-01T00:00:02Z\",null]", "[1970-01-01T00:00:01, 1970-01-01T00:00:02, NULL]")],
+    );
 }
 
 #[test]
@@ -333,7 +362,19 @@ fn objects_go_into_structs() {
 
 #[test]
 fn arrays_go_into_lists() {
-    check("BIGINT[]", &[("[]", "[]"), ("[1,2.0,1e1]", "[1, 2, 10]"), ("[null,1]", "[NULL, 1]"), ("[1.5]", "!"), ("[\"1\"]", "!"), ("{}", "!"), ("1", "!"), ("\"[]\"", "!")]);
+    check(
+        "BIGINT[]",
+        &[
+            ("[]", "[]"),
+            ("[1,2.0,1e1]", "[1, 2, 10]"),
+            ("[null,1]", "[NULL, 1]"),
+            ("[1.5]", "!"),
+            ("[\"1\"]", "!"),
+            ("{}", "!"),
+            ("1", "!"),
+            ("\"[]\"", "!"),
+        ],
+    );
     check("TEXT[][]", &[("[[\"a\"],[],null]", "[[a], [], NULL]"), ("[[\"a\",1]]", "!"), ("[\"a\"]", "!")]);
     check("STRUCT<a INT>[]", &[("[{\"a\":1},{},null]", "[{a: 1}, {a: NULL}, NULL]"), ("[{\"a\":[]}]", "!")]);
 }

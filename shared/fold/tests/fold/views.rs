@@ -1,0 +1,248 @@
+//! What a compiled view knows of itself: its columns, keys, window, inputs and version.
+
+use std::sync::Arc;
+
+use bifold_fold::view::compile_stored;
+use bifold_fold::{Engine, View, pipeline, view as views};
+
+use crate::support::{MAX_RECORD, WIKIPEDIA, compile, view};
+
+fn columns(view: &View) -> Vec<String> {
+    view.output.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect()
+}
+
+#[tokio::test]
+async fn the_design_s_view_is_known_to_its_end() {
+    let view = view(
+        "SELECT tumble(time, INTERVAL '1 minute') AS minute, channel, count(*) AS edits, sum(added) AS added,
+                approx_distinct(\"user\") AS editors
+         FROM wikipedia WHERE NOT \"isRobot\" GROUP BY 1, 2",
+    )
+    .await;
+    assert_eq!(columns(&view), ["minute Timestamp(µs)", "channel Utf8", "edits Int64", "added Int64", "editors Int64"]);
+    assert_eq!(view.keys, ["minute", "channel"]);
+    assert_eq!(view.time_column.as_deref(), Some("minute"));
+    assert_eq!(view.approximate, Vec::<String>::new());
+    assert_eq!(view.needed, ["added", "channel", "isRobot", "time", "user"]);
+    assert_eq!(view.state_ids, ["count/1", "sum_dec20.0/1", "hll8_12/1"]);
+    assert_eq!((view.name.as_str(), view.source.name.as_str(), view.key_count()), ("v", "wikipedia", 2));
+}
+
+#[tokio::test]
+async fn keys_are_the_group_keys_that_are_shown_unchanged() {
+    for (select, keys) in [
+        ("SELECT count(*) AS n FROM wikipedia", &[][..]),
+        ("SELECT channel, count(*) AS n FROM wikipedia GROUP BY channel", &["channel"]),
+        ("SELECT count(*) AS n, channel AS c, page FROM wikipedia GROUP BY page, channel", &["c", "page"]),
+        ("SELECT count(*) AS n FROM wikipedia GROUP BY channel", &[]),
+        ("SELECT upper(channel) AS c, count(*) AS n FROM wikipedia GROUP BY channel", &[]),
+        ("SELECT upper(channel) AS c, count(*) AS n FROM wikipedia GROUP BY 1", &["c"]),
+        ("SELECT channel, channel AS again, count(*) AS n FROM wikipedia GROUP BY 1", &["channel", "again"]),
+        ("SELECT w.channel, count(*) AS n FROM wikipedia w GROUP BY 1 HAVING count(*) > 1", &["channel"]),
+        ("SELECT place['city'] AS city, count(*) AS n FROM wikipedia GROUP BY 1", &["city"]),
+        ("SELECT unnest(tags) AS tag, count(*) AS n FROM wikipedia GROUP BY 1", &["tag"]),
+    ] {
+        assert_eq!(view(select).await.keys, keys, "{select}");
+    }
+}
+
+#[tokio::test]
+async fn the_time_column_is_the_window_or_the_event_time() {
+    for (key, time_column) in [
+        ("tumble(time, INTERVAL '1 minute')", Some("k")),
+        ("date_bin(INTERVAL '1 minute', time)", Some("k")),
+        ("date_bin(INTERVAL '1 minute', time, TIMESTAMP '2000-01-01T00:00:00')", Some("k")),
+        ("date_trunc('hour', time)", Some("k")),
+        ("time", Some("k")),
+        ("tumble(time + INTERVAL '1 hour', INTERVAL '1 minute')", None),
+        ("date_part('hour', time)", None),
+        ("tumble(_timestamp, INTERVAL '1 minute')", None),
+        ("_timestamp", None),
+        ("channel", None),
+        ("date_trunc('hour', TIMESTAMP '2000-01-01T00:00:00')", None),
+    ] {
+        let select = format!("SELECT channel AS c, {key} AS k, count(*) AS n FROM wikipedia GROUP BY 1, 2");
+        assert_eq!(view(&select).await.time_column.as_deref(), time_column, "{key}");
+    }
+    // Not where it is not shown, and of two the first that is shown.
+    let hidden = view("SELECT channel, count(*) AS n FROM wikipedia GROUP BY channel, date_trunc('hour', time)").await;
+    assert_eq!(hidden.time_column, None);
+    let two = view("SELECT date_trunc('hour', time) AS h, time AS t, count(*) AS n FROM wikipedia GROUP BY t, h").await;
+    assert_eq!(two.time_column.as_deref(), Some("h"));
+}
+
+#[tokio::test]
+async fn approximate_columns_are_those_of_quantile_sketches() {
+    let view = view(
+        "SELECT median(added) AS exact, percentile_cont(0.5) WITHIN GROUP (ORDER BY added) AS exact2,
+                approx_median(added) AS a, 2 * approx_percentile_cont(0.9) WITHIN GROUP (ORDER BY added) AS b,
+                approx_median(price) AS c,
+                approx_distinct(page) AS set, count(*) AS n, channel
+         FROM wikipedia GROUP BY channel",
+    )
+    .await;
+    assert_eq!(view.approximate, ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn a_view_needs_the_columns_that_it_reads_and_no_others() {
+    for (select, needed) in [
+        // Something has to carry the rows.
+        ("SELECT count(*) AS n FROM wikipedia", &["_offset"][..]),
+        ("SELECT count(*) AS n FROM wikipedia WHERE added > 1", &["_offset", "added"]),
+        ("SELECT count(page) AS n FROM wikipedia", &["page"]),
+        (
+            "SELECT channel, sum(added) AS n FROM wikipedia WHERE NOT \"isRobot\" GROUP BY 1",
+            &["added", "channel", "isRobot"],
+        ),
+        ("SELECT count(*) FILTER (WHERE added > 0) AS n FROM wikipedia HAVING max(price) > 1", &["added", "price"]),
+        ("SELECT place['city'] AS c, count(*) AS n FROM wikipedia GROUP BY 1", &["place"]),
+        ("SELECT _partition, max(_timestamp) AS t FROM wikipedia GROUP BY 1", &["_partition", "_timestamp"]),
+        (
+            "SELECT last_value(page ORDER BY time) AS p FROM wikipedia",
+            &["_index", "_offset", "_partition", "_topic", "page", "time"],
+        ),
+    ] {
+        assert_eq!(view(select).await.needed, needed, "{select}");
+    }
+}
+
+async fn version(table: &str, select: &str) -> String {
+    version_of("v", table, select, MAX_RECORD).await
+}
+
+async fn version_of(name: &str, table: &str, select: &str, max_record: u64) -> String {
+    let text = format!("{table};\nCREATE MATERIALIZED VIEW {name} AS {select};");
+    let pipeline = pipeline::parse("p.sql", &text, max_record).unwrap_or_else(|e| panic!("{e}"));
+    let views = views::compile_all(&Engine::new(), &pipeline).await.unwrap_or_else(|e| panic!("{e}"));
+    views[0].version.0.clone()
+}
+
+const TABLE: &str = "CREATE TABLE t (t TIMESTAMP, a BIGINT, b TEXT, WATERMARK FOR t AS t - INTERVAL '1 second')
+                     WITH (connector = 'kafka', topic = 'x', timestamp_unit = 's', event_time_min = '2000-01-01T00:00:00Z')";
+const SELECT: &str = "SELECT b, count(*) AS n FROM t WHERE a > 1 GROUP BY b";
+
+#[tokio::test]
+async fn a_version_changes_with_what_decides_the_rows() {
+    let before = version(TABLE, SELECT).await;
+    let mut seen = vec![before.clone()];
+    let mut differs = |what: &str, version: String| {
+        assert!(!seen.contains(&version), "{what} is another version");
+        seen.push(version);
+    };
+    for (from, to) in [
+        ("a > 1", "a > 2"),
+        ("a > 1", "a >= 1"),
+        ("count(*)", "count(a)"),
+        ("AS n", "AS m"),
+        ("GROUP BY b", "GROUP BY b HAVING count(*) > 1"),
+        ("b, count(*) AS n", "count(*) AS n, b"),
+        ("WHERE a > 1 ", ""),
+    ] {
+        differs(to, version(TABLE, &SELECT.replace(from, to)).await);
+    }
+    for (from, to) in [
+        ("a BIGINT", "a INT"),
+        // A column that the view does not read decides with the others what is a dead letter.
+        ("b TEXT", "b TEXT, c INT"),
+        ("a BIGINT, b TEXT", "b TEXT, a BIGINT"),
+        ("'x'", "'y'"),
+        ("'x'", "'x,y'"),
+        ("'s'", "'ms'"),
+        (", timestamp_unit = 's'", ""),
+        ("2000-01-01", "2000-01-02"),
+        ("event_time_min", "event_time_max"),
+    ] {
+        differs(to, version(&TABLE.replace(from, to), SELECT).await);
+    }
+    differs(
+        "event_time_max_ahead",
+        version(&format!("{}, event_time_max_ahead = '1h')", TABLE.trim_end_matches(')')), SELECT).await,
+    );
+    differs("max_record", version_of("v", TABLE, SELECT, MAX_RECORD + 1).await);
+    differs("the name", version_of("w", TABLE, SELECT, MAX_RECORD).await);
+    let renamed = TABLE.replace("TABLE t", "TABLE u");
+    differs("the source's name", version(&renamed, &SELECT.replace("FROM t", "FROM u")).await);
+}
+
+#[tokio::test]
+async fn a_version_stays_with_white_space_comments_and_spelling() {
+    let before = version(TABLE, SELECT).await;
+    for (table, select) in [
+        (TABLE.to_string(), format!("\n  -- every b\n  {}  /* and no more */\n", SELECT.replace(' ', "\n\t "))),
+        (TABLE.to_string(), SELECT.to_lowercase().replace("count(*) as n", "count( * ) AS n")),
+        (TABLE.replace("TABLE t", "TABLE IF NOT EXISTS t").replace(", ", " ,\n -- a column\n "), SELECT.to_string()),
+        // Types, names, options and times that mean the same.
+        (TABLE.replace("BIGINT", "int8").replace("TEXT", "VARCHAR"), SELECT.to_string()),
+        (TABLE.replace("b TEXT", "\"b\" TEXT").replace("TABLE t", "TABLE T"), SELECT.to_string()),
+        (
+            TABLE.replace("topic = 'x', timestamp_unit = 's'", "TIMESTAMP_UNIT = 's', format = 'json', topic = 'x'"),
+            SELECT.to_string(),
+        ),
+        (TABLE.replace("2000-01-01T00:00:00Z", "2000-01-01 01:00+01"), SELECT.to_string()),
+        (TABLE.replace("INTERVAL '1 second'", "INTERVAL '1' SECOND"), SELECT.to_string()),
+    ] {
+        assert_eq!(version(&table, &select).await, before, "{table}\n{select}");
+    }
+    // Neither its neighbours nor its place in the pipeline matter.
+    let text = format!(
+        "CREATE MATERIALIZED VIEW before AS SELECT count(*) AS n FROM t; CREATE MATERIALIZED VIEW v AS {SELECT}; {TABLE}"
+    );
+    let (_, views) = compile(&text).await.unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(views[1].version.0, before);
+}
+
+#[tokio::test]
+async fn a_version_is_the_same_in_every_build() {
+    // Golden: a change of these numbers rebuilds every view of every user.
+    assert_eq!(version(TABLE, SELECT).await, "0000000000000000");
+    let nested = "CREATE TABLE t (s STRUCT<a INT, \"B\" DECIMAL(4,1)[]>, j JSON, b BOOLEAN, d DOUBLE) WITH (connector = 'kafka', topic = 'x')";
+    let select =
+        "SELECT s['a'] AS a, sum(d) FILTER (WHERE NOT b) AS d, first_value(j ORDER BY d DESC) AS j FROM t GROUP BY 1";
+    assert_eq!(version(nested, select).await, "0000000000000000");
+}
+
+#[tokio::test]
+async fn a_stored_version_compiles_to_itself() {
+    for select in [
+        "SELECT count(*) AS n FROM wikipedia",
+        "SELECT tumble(time, INTERVAL '1' MINUTE) AS m, \"user\", sum(added) AS \"sum of\", count(DISTINCT page) AS p
+         FROM wikipedia WHERE NOT \"isRobot\" AND page <> 'it''s; -- no' GROUP BY 1, 2 HAVING count(*) > 1",
+        "SELECT first_value(page ORDER BY time DESC NULLS LAST) AS p, place['at']['lat'] AS l FROM wikipedia AS w GROUP BY 2",
+        "SELECT CASE WHEN added > 1 THEN 'a' ELSE 'b' END AS c, CAST(price AS DOUBLE) AS d, count(*) FILTER (WHERE added IN (1, 2)) AS n
+         FROM wikipedia WHERE time >= TIMESTAMP '2015-09-12 00:00:00' AND page LIKE 'A%' GROUP BY 1, 2",
+        "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY added) AS p, EXTRACT(HOUR FROM time) AS h FROM wikipedia GROUP BY 2",
+        "FROM wikipedia SELECT count(*) AS n",
+    ] {
+        let view = view(select).await;
+        let source = serde_json::to_value(&*view.source).expect("a source is JSON");
+        let stored = compile_stored(&Engine::new(), &view.name, &view.sql, &source).await;
+        let stored = stored.unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!((stored.version, stored.sql), (view.version.clone(), view.sql.clone()), "{select}");
+        assert_eq!((stored.keys, stored.output), (view.keys.clone(), Arc::clone(&view.output)), "{select}");
+    }
+}
+
+#[tokio::test]
+async fn pipelines_that_compile_at_once_in_one_engine_do_not_meet() {
+    let engine = Engine::new();
+    let text = |ty: &str| {
+        let table = format!("CREATE TABLE t (a {ty}) WITH (connector = 'kafka', topic = 't')");
+        format!("{table}; CREATE MATERIALIZED VIEW v AS SELECT max(a) AS m FROM t")
+    };
+    let mut running = vec![];
+    for i in 0..40 {
+        let (engine, ty) = (engine.clone(), if i % 2 == 0 { "TEXT" } else { "BIGINT" });
+        let pipeline = pipeline::parse("p.sql", &text(ty), MAX_RECORD).unwrap_or_else(|e| panic!("{e}"));
+        running.push(tokio::spawn(async move {
+            let views = views::compile_all(&engine, &pipeline).await.unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(columns(&views[0]), [if ty == "TEXT" { "m Utf8" } else { "m Int64" }]);
+        }));
+    }
+    for task in running {
+        task.await.expect("it compiles");
+    }
+    let known = engine.context().table_exist("t").expect("it can be asked");
+    assert!(!known, "a compiled view leaves nothing in the engine");
+    assert!(compile(WIKIPEDIA).await.is_ok());
+}
