@@ -224,6 +224,7 @@ impl Collector {
         failpoint("collect.archived");
         self.report(&journal.ledger());
         reader.commit(&taken.ranges.ends());
+        failpoint("collect.group_told");
         Ok(true)
     }
 

@@ -224,6 +224,7 @@ impl Recompute {
         let nonce = Nonce(uuid::Uuid::new_v4().simple().to_string());
         let path = self.files.layout.run(&plan.version, ledger.number + 1, &nonce, keep.len());
         let run = write_run(&self.files, path, &view, &engine, states, &self.scratch).await?;
+        failpoint("publish.run_written");
         rows_read += scans.iter().map(rows_scanned).sum::<u64>();
         let groups = run.rows;
         if run.rows > 0 {
@@ -295,7 +296,7 @@ impl Recompute {
                 continue;
             }
             match journal.append(Body::Retired { versions }).await {
-                Ok(_) => {}
+                Ok(_) => failpoint("publish.retired"),
                 Err(e) if e.kind() == Kind::Refused => {}
                 Err(e) => return Err(e.into()),
             }

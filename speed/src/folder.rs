@@ -145,6 +145,8 @@ impl Folder {
                 Ok(chunk) => {
                     let newest = runtime.block_on(folds.fold(&chunk, &mut epoch, || ids.next()))?;
                     self.live.offer(&epoch, newest);
+                    let folded = ledger.events_folded + epoch.events;
+                    metrics::counter!("bifold_folded_events", "source" => self.source.name.clone()).absolute(folded);
                 }
                 Err(bifold_log::Error::OutOfRange { .. } | bifold_log::Error::Truncated { .. }) => {
                     sleep(runtime, Duration::from_millis(500), shutdown);
@@ -162,6 +164,7 @@ impl Folder {
                 };
                 ledger = journal.ledger();
                 reader.commit(&epoch.ranges.ends());
+                failpoint("speed.group_told");
                 ids.fold += 1;
                 let next = Epoch::new(ledger.number, epoch.end(), folds.versions.iter().cloned());
                 let done = std::mem::replace(&mut epoch, next);

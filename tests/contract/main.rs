@@ -2,5 +2,9 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+mod support;
 
 mod answers;
+mod batch;
+mod commands;
+mod configuration;

@@ -1,4 +1,12 @@
-//! The whole system: published truth, four processes, restarts at every failpoint, damage, late events.
+//! The whole system: published truth, four processes, restarts at every failpoint, damage, late events, changed views.
 
 #[path = "../harness/mod.rs"]
 mod harness;
+
+mod change;
+mod damage;
+mod events;
+mod late;
+mod restart;
+mod roles;
+mod truth;

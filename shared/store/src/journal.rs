@@ -221,6 +221,7 @@ impl Journal {
                 tracing::warn!(%error, number, "a ledger snapshot was not written");
                 return;
             }
+            failpoint("ledger.snapshot_written");
         }
         if number.is_multiple_of(HINT_EVERY) {
             let hint = Hint { number, snapshot: number - number % SNAPSHOT_EVERY };
@@ -228,6 +229,7 @@ impl Journal {
             if let Err(error) = store.put(&self.files.layout.head(), bytes.into()).await {
                 tracing::warn!(%error, number, "the ledger's hint was not written");
             }
+            failpoint("ledger.hint_written");
         }
     }
 }

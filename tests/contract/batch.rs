@@ -1,0 +1,177 @@
+//! `bifold batch run`, and answers from both layers.
+
+use serde_json::{Value, json};
+
+use crate::support::{COUNTS, answer, ask, one_partition, up, up_with};
+
+const LINE: &str = r#"{"t":"2026-01-01T00:00:00Z","k":"a","n":5}"#;
+
+fn only(rows: Vec<Value>) -> Value {
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    rows.into_iter().next().expect("one")
+}
+
+#[test]
+fn full_incremental_none() {
+    let case = one_partition(COUNTS);
+    let up = up(&case);
+    let first = case.produce(&up, "e", &[LINE, LINE]);
+    let report = only(case.run(&["batch", "run", "--at-least", &first]).json());
+    assert_eq!((&report["view"], &report["boundary"]), (&json!("v"), &json!(first)), "{report}");
+    assert_eq!((&report["rows_read"], &report["groups"]), (&json!(2), &json!(1)), "{report}");
+    assert!(["full", "incremental"].contains(&report["mode"].as_str().expect("a mode")), "{report}");
+    for (name, is) in [
+        ("version", report["version"].is_string()),
+        ("ledger", report["ledger"].is_u64()),
+        ("elapsed_ms", report["elapsed_ms"].is_u64()),
+    ] {
+        assert!(is, "{name}: {report}");
+    }
+    let version = report["version"].clone();
+
+    let again = only(case.run(&["batch", "run"]).json());
+    assert_eq!((&again["mode"], &again["rows_read"]), (&json!("none"), &json!(0)), "{again}");
+    assert_eq!(again["boundary"], first);
+
+    let second = case.produce(&up, "e", &[LINE]);
+    let next = only(case.run(&["batch", "run", "--at-least", &second]).json());
+    assert_eq!((&next["mode"], &next["rows_read"]), (&json!("incremental"), &json!(1)), "{next}");
+    assert!(next["ledger"].as_u64() > report["ledger"].as_u64(), "{next}");
+
+    let full = only(case.run(&["batch", "run", "--full", "--view", "v"]).json());
+    assert_eq!((&full["mode"], &full["rows_read"]), (&json!("full"), &json!(3)), "{full}");
+    assert_eq!((&full["boundary"], &full["version"]), (&json!(second), &version));
+    let body = answer(&up, "SELECT * FROM v", &second);
+    assert_eq!(body["rows"], json!([{"k": "a", "c": 3, "s": 15}]));
+    assert_eq!(body["coverage"][0]["partitions"][0]["batch"], json!([0, 3]), "{body}");
+}
+
+#[test]
+fn between_batch_and_stream() {
+    let case = one_partition(COUNTS);
+    let up = up(&case);
+    let first = case.produce(&up, "e", &[LINE, LINE]);
+    case.run(&["batch", "run", "--at-least", &first]).json();
+    let second = case.produce(&up, "e", &[LINE, r#"{"t":"2026-01-04T00:00:00Z","k":"b","n":1}"#]);
+    let body = answer(&up, "SELECT * FROM v ORDER BY k", &second);
+    assert_eq!(body["rows"], json!([{"k": "a", "c": 3, "s": 15}, {"k": "b", "c": 1, "s": 1}]));
+    let partitions = &body["coverage"][0]["partitions"];
+    let whole = json!([{"topic": case.topic, "partition": 0, "batch": [0, 2], "speed": [2, 4]}]);
+    assert_eq!(partitions, &whole, "{body}");
+    assert_eq!(only(ask(&case, &up, &["verify"]).json())["equal"], true);
+}
+
+#[test]
+fn at_least_latest_takes_part_in_the_run() {
+    let case = one_partition(COUNTS);
+    let up = up(&case);
+    let offsets = case.produce(&up, "e", &[LINE, LINE, LINE]);
+    let report = only(ask(&case, &up, &["batch", "run", "--at-least", "latest"]).json());
+    assert_eq!(report["boundary"], offsets);
+}
+
+#[test]
+fn at_least_beyond_what_there_is_fails_at_the_timeout() {
+    let case = one_partition(COUNTS);
+    let mut up = up(&case);
+    let offsets = case.produce(&up, "e", &[LINE]);
+    answer(&up, "SELECT * FROM v", &offsets);
+    let beyond = format!("{}/0:99", case.topic);
+    case.run(&["batch", "run", "--at-least", &beyond, "--timeout", "1s"]).fails(1, &["99"]);
+    let elsewhere = format!("{}/7:1", case.topic);
+    case.run(&["batch", "run", "--at-least", &elsewhere, "--timeout", "1s"]).fails(1, &["/7"]);
+    assert_eq!(up.terminate(), Some(0));
+    // Without services the ledger alone decides.
+    let report = only(case.run(&["batch", "run"]).json());
+    assert_eq!(report["boundary"], offsets, "SIGTERM commits what is folded and archived");
+    if !case.is_kafka() {
+        let ran = case.run_with(&["produce", "e", "--url", "http://127.0.0.1:1"], &[], LINE.as_bytes());
+        let more = ran.json()[0]["offsets"].as_str().expect("offsets").to_string();
+        case.run(&["batch", "run", "--at-least", &more, "--timeout", "500ms"]).fails(1, &[&more]);
+        case.run(&["batch", "run", "--at-least", "latest", "--timeout", "500ms"]).fails(1, &[&more]);
+    }
+}
+
+#[test]
+fn before_anything_ran_there_is_nothing_to_recompute() {
+    let case = one_partition(COUNTS);
+    let ran = case.run(&["batch", "run"]);
+    assert_eq!(ran.code, Some(1), "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stderr.contains('e') && ran.stderr.contains("bifold"), "{}", ran.stderr);
+}
+
+#[test]
+fn the_schedule_runs_by_itself() {
+    let case = one_partition(COUNTS);
+    let up = up_with(&case, &[("BIFOLD_BATCH__SCHEDULE", "300ms")]);
+    case.produce(&up, "e", &[LINE]);
+    up.wait("a scheduled run", |up| {
+        up.sql("SELECT * FROM v", None).json()["coverage"][0]["partitions"][0]["batch"] == json!([0, 1])
+    });
+}
+
+#[test]
+fn an_event_three_days_late_counts_at_once_with_and_without_a_batch_view() {
+    let text = crate::support::pipeline(
+        "n BIGINT",
+        "",
+        "CREATE MATERIALIZED VIEW v AS SELECT tumble(t, INTERVAL '1 minute') AS m, count(*) AS c FROM e GROUP BY 1;",
+    );
+    let case = one_partition(&text);
+    let up = up(&case);
+    let late = r#"{"t":"2026-01-01T12:00:05Z"}"#;
+    let offsets = case.produce(&up, "e", &[r#"{"t":"2026-01-04T12:00:05Z"}"#]);
+    answer(&up, "SELECT * FROM v", &offsets);
+    let offsets = case.produce(&up, "e", &[late]);
+    let old = "SELECT c FROM v WHERE m = TIMESTAMP '2026-01-01T12:00:00Z'";
+    assert_eq!(answer(&up, old, &offsets)["rows"], json!([{"c": 1}]));
+    case.run(&["batch", "run", "--at-least", &offsets]).json();
+    let offsets = case.produce(&up, "e", &[late]);
+    let body = answer(&up, old, &offsets);
+    assert_eq!(body["rows"], json!([{"c": 2}]));
+    let p = &body["coverage"][0]["partitions"][0];
+    assert_eq!((&p["batch"], &p["speed"]), (&json!([0, 2]), &json!([2, 3])));
+    assert_eq!(body["coverage"][0]["watermark"], "2026-01-04T12:00:05Z", "{body}");
+}
+
+#[test]
+fn a_changed_view_is_building_until_a_batch_run() {
+    let case = one_partition(COUNTS);
+    let mut first = up(&case);
+    let offsets = case.produce(&first, "e", &[LINE, LINE]);
+    answer(&first, "SELECT * FROM v", &offsets);
+    let before = first.get("/v1/views/v").json()["version"].clone();
+    assert_eq!(first.terminate(), Some(0));
+    // A new view, beside the old one.
+    case.write_pipeline(&format!(
+        "{COUNTS} CREATE MATERIALIZED VIEW w AS SELECT k, max(n) AS m FROM e GROUP BY k;"
+    ));
+    let second = up(&case);
+    assert_eq!(second.get("/v1/views/v").json()["version"], before, "an unchanged view keeps its version");
+    let reply = second.sql("SELECT * FROM w", None);
+    if reply.status != 200 {
+        let body = crate::support::problem(&reply, 503, "building", &["w"]);
+        assert!(body["progress"].is_number(), "{body}");
+    }
+    let report = case.run(&["batch", "run", "--at-least", &offsets, "--view", "w"]).json();
+    assert_eq!(only(report)["view"], "w");
+    assert_eq!(answer(&second, "SELECT * FROM w", &offsets)["rows"], json!([{"k": "a", "m": 5}]));
+    assert_eq!(second.get("/v1/views/w").json()["state"], "ready");
+}
+
+#[test]
+fn a_changed_source_makes_a_new_version() {
+    let case = one_partition(COUNTS);
+    let mut first = up(&case);
+    let offsets = case.produce(&first, "e", &[LINE]);
+    answer(&first, "SELECT * FROM v", &offsets);
+    let before = first.get("/v1/views/v").json()["version"].clone();
+    assert_eq!(first.terminate(), Some(0));
+    case.write_pipeline(&COUNTS.replace("n BIGINT", "n BIGINT, more TEXT"));
+    let second = up(&case);
+    second.wait("the new version", |up| {
+        let _ = case.run(&["batch", "run"]);
+        up.get("/v1/views/v").json()["version"] != before
+    });
+    assert_eq!(answer(&second, "SELECT * FROM v", &offsets)["rows"], json!([{"k": "a", "c": 1, "s": 5}]));
+}

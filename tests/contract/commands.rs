@@ -1,0 +1,395 @@
+//! Every command: flags, help, output, exit codes.
+
+use serde_json::{Value, json};
+
+use crate::harness::Case;
+use crate::support::{COUNTS, answer, ask, bare, one_partition, pipeline, positions, up, write};
+
+const LINES: [&str; 3] = [
+    r#"{"t":"2026-01-01T00:00:00Z","k":"a","n":5}"#,
+    r#"{"t":"2026-01-01T00:00:01Z","k":"b","n":7}"#,
+    r#"{"t":"2026-01-01T00:00:02Z","k":"a","n":1}"#,
+];
+
+/// The words of each command and the flags of its own.
+const COMMANDS: [(&[&str], &[&str]); 12] = [
+    (&["up"], &["--listen"]),
+    (&["collect"], &["--listen"]),
+    (&["speed"], &["--listen"]),
+    (&["serve"], &["--listen"]),
+    (&["batch", "run"], &["--view", "--full", "--at-least", "--url", "--timeout", "--output"]),
+    (&["verify"], &["--offline", "--url", "--timeout", "--output"]),
+    (&["query"], &["--at-least", "--url", "--timeout", "--output"]),
+    (&["views"], &["--url", "--timeout", "--output"]),
+    (&["check"], &["--output"]),
+    (&["dead-letters"], &["--url", "--timeout", "--output"]),
+    (&["produce"], &["--key", "--create-topic", "--url", "--timeout", "--output"]),
+    (&["demo"], &["--input", "--once"]),
+];
+
+#[test]
+fn help_of_every_command_names_its_flags() {
+    let case = Case::on(COUNTS, None);
+    let all = bare(&case, "", &["--help"], &[]);
+    assert_eq!(all.code, Some(0));
+    for (words, flags) in COMMANDS {
+        assert!(all.stdout.contains(words[0]), "{} is in: {}", words[0], all.stdout);
+        let arguments: Vec<&str> = words.iter().copied().chain(["--help"]).collect();
+        let help = bare(&case, "", &arguments, &[]);
+        assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""), "{words:?}");
+        assert!(help.stdout.contains(&format!("Usage: bifold {}", words.join(" "))), "{}", help.stdout);
+        for flag in flags.iter().chain(&["--config", "--pipeline", "--data-dir", "--store", "--brokers"]) {
+            assert!(help.stdout.contains(flag), "{words:?} has {flag}: {}", help.stdout);
+        }
+    }
+    let version = bare(&case, "", &["--version"], &[]);
+    assert_eq!(version.code, Some(0));
+    assert!(version.stdout.starts_with("bifold "), "{}", version.stdout);
+}
+
+#[test]
+fn wrong_usage_is_2_and_words_on_stderr() {
+    let case = Case::on(COUNTS, None);
+    for arguments in [
+        &[][..],
+        &["frobnicate"],
+        &["up", "--frobnicate"],
+        &["batch"],
+        &["query"],
+        &["query", "SELECT 1", "--timeout", "soon"],
+        &["query", "SELECT 1", "--output", "xml"],
+        &["produce"],
+        &["produce", "e", "--create-topic", "0"],
+        &["dead-letters"],
+    ] {
+        let ran = bare(&case, "", arguments, &[]);
+        assert_eq!(ran.code, Some(2), "{arguments:?}: {}{}", ran.stdout, ran.stderr);
+        assert!(!ran.stderr.is_empty() && ran.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn unknown_sources_and_views_are_2_and_name_what_there_is() {
+    let case = one_partition(COUNTS);
+    case.run_with(&["produce", "nope"], &[], b"{}\n").fails(2, &["nope", "e"]);
+    case.run(&["dead-letters", "nope"]).fails(2, &["nope", "e"]);
+    let up = up(&case);
+    case.run(&["batch", "run", "--view", "nope"]).fails(2, &["nope", "v"]);
+    ask(&case, &up, &["verify", "nope"]).fails(2, &["nope", "v"]);
+    case.run(&["verify", "nope", "--offline"]).fails(2, &["nope", "v"]);
+    case.run(&["batch", "run", "--at-least", "other/0:1"]).fails(2, &["other/0"]);
+    case.run(&["batch", "run", "--at-least", "nonsense"]).fails(2, &["nonsense"]);
+}
+
+#[test]
+fn no_pipeline_is_2_and_says_what_to_do() {
+    let case = Case::on(COUNTS, None);
+    std::fs::remove_file(case.path("pipeline.sql")).expect("removed");
+    for arguments in [&["check"][..], &["up", "--listen", "127.0.0.1:0"], &["views"], &["batch", "run"]] {
+        case.run(arguments).fails(2, &["pipeline.sql", "--pipeline"]);
+    }
+    write(&case, "pipeline.sql", "-- nothing yet\n");
+    case.run(&["check"]).fails(2, &["pipeline.sql", "CREATE TABLE"]);
+}
+
+#[test]
+fn check_names_line_column_caret_and_hint() {
+    let case = Case::on(COUNTS, None);
+    let source = "CREATE TABLE e (t TIMESTAMP, k TEXT, n BIGINT, WATERMARK FOR t AS t)\n  \
+                  WITH (connector = 'kafka', topic = 'x', format = 'json');\n";
+    for (view, line, column, words) in [
+        ("CREATE MATERIALIZED VIEW v AS\n  SELECT k, cuont(*) AS c FROM e GROUP BY k;", 4, 13, &["cuont"][..]),
+        ("CREATE MATERIALIZED VIEW v AS\n  SELECT k, random() AS c FROM e GROUP BY k;", 4, 13, &["random"]),
+        ("CREATE MATERIALIZED VIEW v AS\n  SELECT k, now() AS c FROM e GROUP BY k;", 4, 13, &["now"]),
+        ("CREATE MATERIALIZED VIEW v AS\n  SELECT k, count(*) AS c FROM nope GROUP BY k;", 4, 32, &["nope"]),
+        ("CREATE MATERIALIZED VIEW v AS\n  SELECT k, sum(m) AS c FROM e GROUP BY k;", 4, 17, &["m"]),
+        ("CREATE MATERIALIZED VIEW v AS\n  SELECT k, array_agg(n) AS c FROM e GROUP BY k;", 4, 13, &["array_agg"]),
+        ("CREATE MATERIALIZED VIEW v AS\n  SELECT k, count(*) AS c FROM e GROUP k;", 4, 40, &[]),
+    ] {
+        write(&case, "pipeline.sql", format!("{source}{view}"));
+        let ran = case.run(&["check"]);
+        ran.fails(2, words);
+        ran.fails(2, &["pipeline.sql", "^"]);
+        let place = format!("{line}:{column}");
+        let long = format!("line {line}, column {column}");
+        assert!(ran.stderr.contains(&place) || ran.stderr.contains(&long), "{place} is in: {}", ran.stderr);
+        // A service says the same, at once.
+        if words == ["cuont"] {
+            case.run(&["up", "--listen", "127.0.0.1:0"]).fails(2, &["cuont", "^"]);
+        }
+    }
+}
+
+#[test]
+fn check_refuses_wrong_sources() {
+    let case = Case::on(COUNTS, None);
+    for (table, word) in [
+        ("CREATE TABLE e (t TIMESTAMP, WATERMARK FOR t AS t) WITH (connector = 'file', topic = 'x', format = 'json');", "file"),
+        ("CREATE TABLE e (t TIMESTAMP, WATERMARK FOR t AS t) WITH (connector = 'kafka', topic = 'x', format = 'xml');", "xml"),
+        ("CREATE TABLE e (t TIMESTAMP, WATERMARK FOR t AS t) WITH (connector = 'kafka', format = 'json');", "topic"),
+        (
+            "CREATE TABLE e (t TIMESTAMP, WATERMARK FOR t AS t) \
+             WITH (connector = 'kafka', topic = 'x', format = 'json', timestmp_unit = 's');",
+            "timestmp_unit",
+        ),
+        (
+            "CREATE TABLE e (t TIMESTAMP, WATERMARK FOR t AS t) \
+             WITH (connector = 'kafka', topic = 'x', format = 'json', timestamp_unit = 'h');",
+            "timestamp_unit",
+        ),
+        (
+            "CREATE TABLE e (t TIMESTAMP, WATERMARK FOR t AS t) \
+             WITH (connector = 'kafka', topic = 'x', format = 'json', event_time_min = 'then');",
+            "event_time_min",
+        ),
+        (
+            "CREATE TABLE e (t TIMESTAMP, WATERMARK FOR u AS u) WITH (connector = 'kafka', topic = 'x', format = 'json');",
+            "u",
+        ),
+    ] {
+        write(&case, "pipeline.sql", table);
+        case.run(&["check"]).fails(2, &["pipeline.sql", word]);
+    }
+}
+
+#[test]
+fn check_prints_the_views() {
+    let case = Case::on(COUNTS, None);
+    let rows = case.run(&["check", "--output", "json"]).json();
+    assert_eq!(rows.len(), 1);
+    assert_eq!((&rows[0]["view"], &rows[0]["source"]), (&json!("v"), &json!("e")));
+    assert!(rows[0]["version"].is_string(), "{rows:?}");
+    let table = case.run(&["check", "--output", "table"]);
+    assert!(table.code == Some(0) && table.stdout.contains('│'), "{}", table.stdout);
+    let csv = case.run(&["check", "--output", "csv"]);
+    assert!(csv.stdout.starts_with("view,"), "{}", csv.stdout);
+}
+
+#[test]
+fn query_prints_the_body_a_table_or_csv() {
+    let case = one_partition(COUNTS);
+    let up = up(&case);
+    let odd = [r#"{"t":"2026-01-01T00:00:00Z","k":"a \"q\", b","n":5}"#, r#"{"t":"2026-01-01T00:00:00Z","n":null}"#];
+    let offsets = case.produce(&up, "e", &odd);
+    let sql = "SELECT k, c, s FROM v ORDER BY c, k NULLS LAST";
+    let body = ask(&case, &up, &["query", sql, "--at-least", &offsets]).json();
+    assert_eq!(body.len(), 1, "the body, on one line");
+    let expected = json!([{"k": "a \"q\", b", "c": 1, "s": 5}, {"k": null, "c": 1, "s": null}]);
+    assert_eq!(body[0]["rows"], expected);
+    let members: Vec<&String> = body[0].as_object().expect("an object").keys().collect();
+    assert_eq!(members, ["columns", "rows", "coverage", "as_of", "truncated"]);
+    let csv = ask(&case, &up, &["query", sql, "--at-least", "latest", "--output", "csv"]);
+    assert_eq!(csv.stdout, "k,c,s\n\"a \"\"q\"\", b\",1,5\n,1,\n", "{}", csv.stderr);
+    let table = ask(&case, &up, &["query", sql, "--output", "table"]);
+    assert!(table.stdout.contains("a \"q\", b") && table.stdout.contains("batch [0,0)"), "{}", table.stdout);
+    // Flags may stand before and after the command's words.
+    let mut arguments = vec!["query", "--output", "csv", "--url", &up.url, "SELECT count(*) AS n FROM v"];
+    assert_eq!(case.run(&arguments).stdout, "n\n2\n");
+    arguments[2] = "json";
+    assert_eq!(case.run(&arguments).json()[0]["rows"], json!([{"n": 2}]));
+}
+
+#[test]
+fn query_exit_codes() {
+    let case = one_partition(COUNTS);
+    let up = up(&case);
+    ask(&case, &up, &["query", "SELEC 1"]).fails(2, &["bad-query", "SELEC"]);
+    ask(&case, &up, &["query", "SELECT * FROM nope", "--output", "csv"]).fails(2, &["unknown-view", "nope"]);
+    ask(&case, &up, &["query", "SELECT x FROM v"]).fails(2, &["bad-query", "x"]);
+    let beyond = format!("{}/0:1000", case.topic);
+    ask(&case, &up, &["query", "SELECT * FROM v", "--at-least", &beyond, "--timeout", "300ms"])
+        .fails(1, &["not-yet", "1000"]);
+    ask(&case, &up, &["query", "SELECT * FROM v", "--at-least", "garbage"]).fails(2, &["garbage"]);
+    let gone = ["query", "SELECT 1 AS one", "--url", "http://127.0.0.1:1", "--timeout", "2s"];
+    case.run(&gone).fails(1, &["http://127.0.0.1:1", "bifold up"]);
+}
+
+#[test]
+fn produce_reads_files_gz_and_standard_input() {
+    let case = one_partition(COUNTS);
+    let up = up(&case);
+    let mut gz = flate2_of(format!("{}\n", LINES[0]).as_bytes());
+    // A .gz may have several members.
+    gz.extend(flate2_of(format!("{}\n", LINES[1]).as_bytes()));
+    write(&case, "a.json.gz", gz);
+    write(&case, "b.ndjson", format!("\n{}\n\r\n\n", LINES[2]));
+    let file = case.path("b.ndjson");
+    let arguments = ["produce", "e", "a.json.gz", file.to_str().expect("a path"), "-", "--url", &up.url];
+    // The last line needs no newline.
+    let ran = case.run_with(&arguments, &[], LINES[0].as_bytes());
+    let last = ran.json().pop().expect("a line");
+    assert_eq!(last["source"], "e");
+    assert_eq!(last["records"], 4);
+    assert_eq!(last["offsets"], format!("{}/0:4", case.topic));
+    let body = answer(&up, "SELECT k, c, s FROM v ORDER BY k", "latest");
+    assert_eq!(body["rows"], json!([{"k": "a", "c": 3, "s": 11}, {"k": "b", "c": 1, "s": 7}]));
+    // Standard input is also the default; nothing at all is done well.
+    let ran = case.run_with(&["produce", "e", "--url", &up.url], &[], b"\n\n");
+    assert_eq!(ran.json().pop().expect("a line")["records"], 0);
+    let ran = case.run_with(&["produce", "e", "--url", &up.url, "--output", "table"], &[], LINES[0].as_bytes());
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    case.run(&["produce", "e", "missing.json", "--url", &up.url]).fails(2, &["missing.json"]);
+}
+
+fn flate2_of(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(vec![], flate2::Compression::default());
+    encoder.write_all(bytes).expect("written");
+    encoder.finish().expect("finished")
+}
+
+#[test]
+fn keyed_records_lie_where_javas_murmur2_puts_them() {
+    let case = crate::support::partitions(COUNTS, 5);
+    let up = up(&case);
+    for key in ["a", "21", "foobar", "käse", "a-little-bit-longer-string"] {
+        let line = json!({"t": "2026-01-01T00:00:00Z", "k": key, "n": 1}).to_string();
+        let expected = crate::support::murmur2_partition(key.as_bytes(), 5);
+        let ran = case.run_with(&["produce", "e", "--key", "k", "--url", &up.url], &[], line.as_bytes());
+        let offsets = ran.json()[0]["offsets"].as_str().expect("offsets").to_string();
+        let at: Vec<i32> = positions(&offsets).into_keys().map(|(_, partition)| partition).collect();
+        assert_eq!(at, [expected], "{key}");
+        let reply = up.post("/v1/events/e?key=k", line.into_bytes());
+        let offsets = reply.json()["offsets"].as_str().expect("offsets").to_string();
+        let at: Vec<i32> = positions(&offsets).into_keys().map(|(_, partition)| partition).collect();
+        assert_eq!(at, [expected], "{key} by HTTP");
+    }
+}
+
+#[test]
+fn produce_without_a_server_opens_the_local_log() {
+    let case = Case::on(COUNTS, None);
+    let arguments = ["produce", "e", "--url", "http://127.0.0.1:1", "--create-topic", "2"];
+    let ran = case.run_with(&arguments, &[], LINES.join("\n").as_bytes());
+    let last = ran.json().pop().expect("a line");
+    assert_eq!(last["records"], 3);
+    let offsets = last["offsets"].as_str().expect("offsets").to_string();
+    assert!(positions(&offsets).keys().all(|(_, partition)| (0..2).contains(partition)), "{offsets}");
+    let up = up(&case);
+    assert_eq!(answer(&up, "SELECT sum(c) AS n FROM v", &offsets)["rows"], json!([{"n": 3}]));
+    let sources = up.get("/v1/sources").json();
+    assert_eq!(sources["sources"][0]["partitions"].as_array().map(Vec::len), Some(2), "{sources}");
+    // The server that holds the log does not answer at that address: it is said who has the log.
+    let ran = case.run_with(&arguments, &[], LINES[0].as_bytes());
+    ran.fails(1, &["log", "http://127.0.0.1:1"]);
+}
+
+#[test]
+fn produce_makes_a_topic_on_kafka_only_if_told() {
+    let case = Case::new(COUNTS);
+    if !case.is_kafka() {
+        return;
+    }
+    case.run_with(&["produce", "e"], &[], LINES[0].as_bytes()).fails(1, &[&case.topic, "--create-topic"]);
+    let ran = case.run_with(&["produce", "e", "--create-topic", "3"], &[], LINES.join("\n").as_bytes());
+    assert_eq!(ran.json()[0]["records"], 3);
+    // It exists: that is no failure.
+    let ran = case.run_with(&["produce", "e", "--create-topic", "3"], &[], LINES[0].as_bytes());
+    assert_eq!(ran.json()[0]["records"], 1);
+    let up = up(&case);
+    assert_eq!(answer(&up, "SELECT sum(c) AS n FROM v", "latest")["rows"], json!([{"n": 4}]));
+}
+
+#[test]
+fn an_unknown_key_column_is_2() {
+    let case = one_partition(COUNTS);
+    let up = up(&case);
+    let arguments = ["produce", "e", "--key", "kk", "--url", &up.url];
+    case.run_with(&arguments, &[], LINES[0].as_bytes()).fails(2, &["kk", "k"]);
+}
+
+#[test]
+fn views_lists_the_store() {
+    let case = one_partition(COUNTS);
+    let up = up(&case);
+    let offsets = case.produce(&up, "e", &LINES);
+    answer(&up, "SELECT * FROM v", &offsets);
+    let rows = case.run(&["views", "--output", "json"]).json();
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!((&rows[0]["view"], &rows[0]["state"]), (&json!("v"), &json!("ready")));
+    case.run(&["batch", "run", "--at-least", &offsets]).json();
+    let rows = case.run(&["views", "--output", "json"]).json();
+    assert_eq!(rows[0]["boundary"], offsets);
+    let table = case.run(&["views", "--output", "table"]);
+    assert!(table.stdout.contains("ready"), "{}", table.stdout);
+}
+
+#[test]
+fn verify_asks_the_server_or_merges_offline() {
+    let case = one_partition(COUNTS);
+    let mut up = up(&case);
+    let offsets = case.produce(&up, "e", &LINES);
+    answer(&up, "SELECT * FROM v", &offsets);
+    let check = |row: &Value| {
+        assert_eq!((&row["view"], &row["equal"]), (&json!("v"), &json!(true)), "{row}");
+        assert_eq!((&row["groups"], &row["differing"]), (&json!(2), &json!(0)), "{row}");
+        assert_eq!(row["max_relative_error"].as_f64(), Some(0.0), "{row}");
+        assert!(row["version"].is_string(), "{row}");
+        let speed_end = &row["coverage"]["partitions"][0]["speed"][1];
+        assert_eq!(speed_end, 3, "{row}");
+    };
+    let rows = ask(&case, &up, &["verify"]).json();
+    assert_eq!(rows.len(), 1);
+    check(&rows[0]);
+    case.run(&["batch", "run", "--at-least", &offsets]).json();
+    let more = case.produce(&up, "e", &LINES);
+    answer(&up, "SELECT * FROM v", &more);
+    let rows = ask(&case, &up, &["verify", "v", "--output", "json"]).json();
+    let partition = &rows[0]["coverage"]["partitions"][0];
+    assert_eq!((&partition["batch"], &partition["speed"]), (&json!([0, 3]), &json!([3, 6])), "{rows:?}");
+    assert_eq!(up.terminate(), Some(0));
+    let rows = case.run(&["verify", "--offline"]).json();
+    assert_eq!((&rows[0]["equal"], &rows[0]["groups"]), (&json!(true), &json!(2)), "{rows:?}");
+    let gone = case.run(&["verify", "--url", "http://127.0.0.1:1", "--timeout", "2s"]);
+    gone.fails(1, &["http://127.0.0.1:1"]);
+}
+
+#[test]
+fn verify_names_a_damaged_file_with_3() {
+    let case = one_partition(COUNTS);
+    let mut up = up(&case);
+    let offsets = case.produce(&up, "e", &LINES);
+    case.run(&["batch", "run", "--at-least", &offsets]).json();
+    assert_eq!(up.terminate(), Some(0));
+    let store = case.path("data/store");
+    let archived = |path: &std::path::PathBuf| {
+        path.extension().is_some_and(|extension| extension == "parquet") && path.to_string_lossy().contains("archive")
+    };
+    let file = crate::harness::files_below(&store).into_iter().find(archived).expect("an archived file");
+    let mut bytes = std::fs::read(&file).expect("read");
+    let middle = bytes.len() / 2;
+    bytes.truncate(middle);
+    std::fs::write(&file, bytes).expect("written");
+    let name = file.file_name().expect("a name").to_string_lossy().into_owned();
+    case.run(&["verify", "--offline"]).fails(3, &[&name]);
+}
+
+#[test]
+fn several_sources_and_views_in_one_pipeline() {
+    let text = pipeline("k TEXT", "", "CREATE MATERIALIZED VIEW v AS SELECT k, count(*) AS c FROM e GROUP BY k; ")
+        + "CREATE TABLE f (t TIMESTAMP, k TEXT, WATERMARK FOR t AS t) \
+           WITH (connector = 'kafka', topic = '{topic}-f', format = 'json'); \
+           CREATE MATERIALIZED VIEW w AS SELECT k, count(*) AS c FROM f GROUP BY k; \
+           CREATE MATERIALIZED VIEW all_of_f AS SELECT count(*) AS c FROM f;";
+    let case = one_partition(&text);
+    case.create_topic_named(&format!("{}-f", case.topic), 1);
+    let up = up(&case);
+    for (source, line) in [("e", LINES[0]), ("f", LINES[0]), ("f", LINES[1])] {
+        assert_eq!(up.post(&format!("/v1/events/{source}"), line.into()).status, 200);
+    }
+    let sql = "SELECT v.k, v.c AS of_e, w.c AS of_f, (SELECT c FROM all_of_f) AS everything FROM v JOIN w ON v.k = w.k";
+    let body = answer(&up, sql, "latest");
+    assert_eq!(body["rows"], json!([{"k": "a", "of_e": 1, "of_f": 1, "everything": 2}]));
+    let mut covered: Vec<&str> =
+        body["coverage"].as_array().expect("coverage").iter().map(|c| c["view"].as_str().expect("a view")).collect();
+    covered.sort_unstable();
+    assert_eq!(covered, ["all_of_f", "v", "w"]);
+    let rows = ask(&case, &up, &["batch", "run", "--at-least", "latest"]).json();
+    let mut done: Vec<&str> = rows.iter().map(|row| row["view"].as_str().expect("a view")).collect();
+    done.sort_unstable();
+    assert_eq!(done, ["all_of_f", "v", "w"]);
+    assert_eq!(case.run(&["batch", "run", "--view", "w"]).json().len(), 1);
+    assert_eq!(case.run(&["batch", "run", "--view", "w", "--view", "v"]).json().len(), 2);
+    assert!(ask(&case, &up, &["verify"]).json().iter().all(|row| row["equal"] == true));
+    assert_eq!(ask(&case, &up, &["verify", "w"]).json().len(), 1);
+}
