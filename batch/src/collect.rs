@@ -129,7 +129,10 @@ impl Collector {
                 self.component.waiting(stopped.values().cloned().collect::<Vec<_>>().join("; "));
             }
             match reader.poll(POLL_RECORDS, POLL_WAIT) {
-                Ok(chunk) => buffer.push(&chunk, |at| ledger.archived(at)),
+                Ok(chunk) => {
+                    let ledger = journal.ledger();
+                    buffer.push(&chunk, |at| ledger.archived(at));
+                }
                 Err(bifold_log::Error::OutOfRange { .. } | bifold_log::Error::Truncated { .. }) => {
                     self.flush(runtime, &mut journal, &mut buffer, &mut *reader)?;
                     return Ok(Round::Anew);

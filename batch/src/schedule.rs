@@ -50,13 +50,14 @@ pub async fn run(recompute: Recompute, schedule: Schedule, shutdown: Shutdown) {
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // A version that could not be built is not tried again every second.
     let mut rest = Utc::now();
+    let mut journal = None;
     loop {
         tokio::select! {
             _ = look.tick() => {}
             () = shutdown.cancelled() => return,
         }
         let now = Utc::now();
-        let waiting = now >= rest && version_waits(&recompute).await;
+        let waiting = now >= rest && version_waits(&recompute, &mut journal).await;
         if !waiting && due.is_none_or(|due| now < due) {
             continue;
         }
@@ -79,13 +80,24 @@ pub async fn run(recompute: Recompute, schedule: Schedule, shutdown: Shutdown) {
     }
 }
 
-async fn version_waits(recompute: &Recompute) -> bool {
-    match Journal::open(recompute.files.clone(), "batch").await {
-        Ok(journal) => {
-            let ledger = journal.ledger();
+/// Whether a version waits that a run could build now. The ledger is opened once and then only read on.
+async fn version_waits(recompute: &Recompute, journal: &mut Option<Journal>) -> bool {
+    let read = match journal {
+        Some(journal) => journal.refresh().await,
+        none => match Journal::open(recompute.files.clone(), "batch").await {
+            Ok(opened) => Ok(none.insert(opened).ledger()),
+            Err(error) => Err(error),
+        },
+    };
+    match read {
+        Ok(ledger) => {
             let boundary = ledger.next_boundary(recompute.leap);
             ledger.building().any(|(_, version)| boundary.reaches(&version.declared_at))
         }
-        Err(_) => false,
+        Err(error) => {
+            tracing::debug!(%error, "the ledger cannot be read; looking again");
+            *journal = None;
+            false
+        }
     }
 }

@@ -82,6 +82,13 @@ impl Catalog {
     /// # Errors
     /// No such view; the store is unavailable.
     pub async fn find(&self, view: &str) -> Result<Arc<ServedSource>, Problem> {
+        for source in self.sources.values() {
+            if let Some(ledger) = source.last_ledger().await
+                && source.view_names(&ledger).iter().any(|name| name == view)
+            {
+                return Ok(Arc::clone(source));
+            }
+        }
         let mut known = vec![];
         for source in self.sources.values() {
             let names = source.view_names(&*source.ledger().await?);
@@ -119,6 +126,11 @@ impl ServedSource {
             Some(journal) => Ok(journal.refresh().await?),
             none => Ok(none.insert(Journal::open(self.files.clone(), "serve").await?).ledger()),
         }
+    }
+
+    /// The ledger as it was last read.
+    async fn last_ledger(&self) -> Option<Arc<Ledger>> {
+        self.journal.lock().await.as_ref().map(Journal::ledger)
     }
 
     /// The names of its views: those of the ledger and those of the pipeline.

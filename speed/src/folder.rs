@@ -318,8 +318,10 @@ fn unreadable(ledger: &Ledger, found: &Survey) -> BTreeMap<TopicPartition, Strin
             let archived = ledger.archived(at) >= bounds.earliest;
             let why = match archived {
                 true => format!(
-                    "{at} is folded up to {next}, the log starts at {}; what lies between is archived: a batch run bridges it",
-                    bounds.earliest
+                    "{at} is folded up to {next}, the log starts at {}; what lies between is archived: \
+                     a batch run with batch.leap below {} bridges it",
+                    bounds.earliest,
+                    ledger.archived(at) - next
                 ),
                 false => format!(
                     "{at} has lost the offsets [{next}, {}): they are no longer in the log and not in the archive; \
