@@ -82,7 +82,7 @@ pub async fn run(recompute: Recompute, schedule: Schedule, shutdown: Shutdown) {
 
 /// Whether a version waits that a run could build now. The ledger is opened once and then only read on.
 async fn version_waits(recompute: &Recompute, journal: &mut Option<Journal>) -> bool {
-    let read = match journal {
+    let read = match &mut *journal {
         Some(journal) => journal.refresh().await,
         none => match Journal::open(recompute.files.clone(), "batch").await {
             Ok(opened) => Ok(none.insert(opened).ledger()),

@@ -1,2 +1,2 @@
 //! To be written.
-pub const RETIRED: &str = "publish.retired";
+pub(crate) const RETIRED: &str = "publish.retired";

@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 use crate::harness::{Case, Ran, Service};
 
 /// Two views over one source: two sections a delta, two batch views a publication.
-pub const PIPELINE: &str = "CREATE TABLE e (t TIMESTAMP, k TEXT, n BIGINT, WATERMARK FOR t AS t - INTERVAL '5 seconds') \
+pub(crate) const PIPELINE: &str = "CREATE TABLE e (t TIMESTAMP, k TEXT, n BIGINT, WATERMARK FOR t AS t - INTERVAL '5 seconds') \
     WITH (connector = 'kafka', topic = '{topic}', format = 'json'); \
     CREATE MATERIALIZED VIEW by_key AS SELECT tumble(t, INTERVAL '1 minute') AS minute, k, count(*) AS c, sum(n) AS s \
     FROM e GROUP BY 1, 2; \
     CREATE MATERIALIZED VIEW total AS SELECT count(*) AS c, sum(n) AS s, min(n) AS low, max(n) AS high FROM e;";
 
 /// A url where nobody listens.
-pub const NOBODY: &str = "http://127.0.0.1:9";
+pub(crate) const NOBODY: &str = "http://127.0.0.1:9";
 
 /// Event `i` as a line. Every tenth is malformed.
-pub fn line(i: usize) -> String {
+pub(crate) fn line(i: usize) -> String {
     match i % 10 {
         9 => format!("{{\"t\": broken {i}"),
         _ => {
@@ -28,12 +28,12 @@ pub fn line(i: usize) -> String {
 }
 
 /// Lines of events.
-pub fn lines(numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
+pub(crate) fn lines(numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
     numbers.into_iter().map(line).collect()
 }
 
 /// The rows of `by_key`, and of `total`, over these events, in the order that [`check`] asks for.
-pub fn expected(numbers: impl IntoIterator<Item = usize>) -> (Vec<Value>, Vec<Value>) {
+pub(crate) fn expected(numbers: impl IntoIterator<Item = usize>) -> (Vec<Value>, Vec<Value>) {
     let mut groups: BTreeMap<(String, String), (u64, usize)> = BTreeMap::new();
     let mut all = vec![];
     for i in numbers.into_iter().filter(|i| i % 10 != 9) {
@@ -48,7 +48,7 @@ pub fn expected(numbers: impl IntoIterator<Item = usize>) -> (Vec<Value>, Vec<Va
 }
 
 /// Asserts that the answers at the log's end are those of these events.
-pub fn check(service: &Service, numbers: impl IntoIterator<Item = usize> + Clone, why: &str) {
+pub(crate) fn check(service: &Service, numbers: impl IntoIterator<Item = usize> + Clone, why: &str) {
     let (by_key, total) = expected(numbers);
     let got = service.rows("SELECT c, s, low, high FROM total", "latest");
     assert_eq!(got, total, "{why}: total\n{}", service.stderr());
@@ -57,12 +57,12 @@ pub fn check(service: &Service, numbers: impl IntoIterator<Item = usize> + Clone
 }
 
 /// Asserts that `bifold verify` finds every view equal, asking `service`.
-pub fn verify(case: &Case, service: &Service, why: &str) {
+pub(crate) fn verify(case: &Case, service: &Service, why: &str) {
     all_equal(&case.run(&["verify", "--url", &service.url, "--output", "json"]), why);
 }
 
 /// Asserts that `bifold verify --offline` finds every view equal.
-pub fn verify_offline(case: &Case, why: &str) {
+pub(crate) fn verify_offline(case: &Case, why: &str) {
     all_equal(&case.run(&["verify", "--offline", "--output", "json"]), why);
 }
 
@@ -77,19 +77,19 @@ fn all_equal(ran: &Ran, why: &str) {
 }
 
 /// `bifold produce` of these lines, without a server: into Kafka, or into the local log that nobody has open.
-pub fn produce(case: &Case, lines: &[String]) {
+pub(crate) fn produce(case: &Case, lines: &[String]) {
     let input = lines.join("\n");
     let ran = case.run_with(&["produce", "e", "-", "--url", NOBODY, "--output", "json"], &[], input.as_bytes());
     assert_eq!(ran.json().last().expect("a last line")["records"], lines.len());
 }
 
 /// A batch run that reaches the log's end, asked for at `service`.
-pub fn batch(case: &Case, service: &Service) -> Vec<Value> {
+pub(crate) fn batch(case: &Case, service: &Service) -> Vec<Value> {
     case.run(&["batch", "run", "--at-least", "latest", "--url", &service.url, "--output", "json"]).json()
 }
 
 /// The partitions of the coverage of `view`.
-pub fn coverage(service: &Service, view: &str) -> Vec<Value> {
+pub(crate) fn coverage(service: &Service, view: &str) -> Vec<Value> {
     let reply = service.sql(&format!("SELECT count(*) AS n FROM {view}"), Some("latest"));
     assert_eq!(reply.status, 200, "{}", reply.text);
     reply.json()["coverage"][0]["partitions"].as_array().expect("partitions").clone()

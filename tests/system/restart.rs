@@ -87,17 +87,17 @@ fn assert_dead_letters(case: &Case, count: usize, why: &str) {
 }
 
 /// Three roles as processes of their own, on Kafka.
-pub struct Roles<'a> {
+pub(crate) struct Roles<'a> {
     case: &'a Case,
     speed: String,
 }
 
 impl<'a> Roles<'a> {
-    pub fn new(case: &'a Case) -> Self {
+    pub(crate) fn new(case: &'a Case) -> Self {
         Self { case, speed: format!("127.0.0.1:{}", free_port()) }
     }
 
-    pub fn spawn(&self, role: &str, environment: &[(&str, &str)]) -> Service {
+    pub(crate) fn spawn(&self, role: &str, environment: &[(&str, &str)]) -> Service {
         let speed = format!("http://{}", self.speed);
         let mut environment = environment.to_vec();
         environment.push(("BIFOLD_SERVE__SPEED", &speed));
@@ -105,7 +105,7 @@ impl<'a> Roles<'a> {
         self.case.spawn(&[role, "--listen", listen], &environment)
     }
 
-    pub fn start(&self, role: &str) -> Service {
+    pub(crate) fn start(&self, role: &str) -> Service {
         let mut service = self.spawn(role, &[]);
         service.wait_ready();
         service
@@ -113,7 +113,7 @@ impl<'a> Roles<'a> {
 }
 
 /// A port that was free a moment ago, below those that the kernel hands out to outgoing connections.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let mut random = rand::rng();
     loop {
         let port = random.random_range(10_000..32_000);
