@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bifold_config::Serve;
@@ -45,7 +45,10 @@ pub fn routes(catalog: Arc<Catalog>, options: Serve, create_topics: Option<i32>)
         .route("/v1/views/{view}/rows", get(rows::rows))
         .route("/v1/sources", get(sources))
         .route("/v1/events/{source}", post(append))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here; see /v1/views") })
+        .fallback(|uri: Uri| async move { Problem::not_found(uri.path()) })
+        .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
+            Problem::method_not_allowed(method.as_str(), uri.path())
+        })
         .layer(DefaultBodyLimit::max(MOST_BYTES))
         .with_state(Arc::new(Api { catalog, options, create_topics }))
 }
@@ -65,8 +68,9 @@ impl Api {
     }
 }
 
-async fn sql(State(api): State<Arc<Api>>, body: Bytes) -> Result<Response, Problem> {
+async fn sql(State(api): State<Arc<Api>>, body: Result<Bytes, BytesRejection>) -> Result<Response, Problem> {
     let started = Instant::now();
+    let body = read(body)?;
     let request: SqlRequest = serde_json::from_slice(&body)
         .map_err(|e| Problem::bad_query(format!("the body is not {{\"sql\": \"…\"}}: {e}")))?;
     let at_least = AtLeast::parse(request.at_least.as_deref())?;
@@ -75,6 +79,16 @@ async fn sql(State(api): State<Arc<Api>>, body: Bytes) -> Result<Response, Probl
     let answered = query(&api.catalog, &request.sql, &at_least, deadline, max_rows).await;
     metrics::histogram!("bifold_query_seconds", "path" => "/v1/sql").record(started.elapsed().as_secs_f64());
     body_of(answered?)
+}
+
+/// The body of a request.
+fn read(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
+    body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::body_too_large(format!("the body is longer than {} MiB; send it in parts", MOST_BYTES >> 20))
+        }
+        _ => Problem::bad_query(format!("the body cannot be read: {}", rejection.body_text())),
+    })
 }
 
 /// The body of an answer.
@@ -191,8 +205,9 @@ async fn append(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,
     parameters: Result<Query<AppendQuery>, QueryRejection>,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
+    let body = read(body)?;
     let Query(parameters) = parameters.map_err(|e| Problem::bad_query(e.body_text()))?;
     let source = api.catalog.sources.get(&name).ok_or_else(|| Problem::unknown_source(&name))?;
     let topics = &source.source.topics;
@@ -200,6 +215,9 @@ async fn append(
     if !topics.contains(&topic) {
         let detail = format!("source {name:?} reads {}, not {topic:?}", topics.join(", "));
         return Err(Problem::bad_query(detail));
+    }
+    if let Some(key) = &parameters.key {
+        source.source.check_key(key).map_err(Problem::bad_query)?;
     }
     let records = events::records(&body, parameters.key.as_deref());
     if let Some(partitions) = api.create_topics {

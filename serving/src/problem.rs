@@ -46,6 +46,23 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "unknown-source", "There is no such source", detail)
     }
 
+    /// A path without anything.
+    pub fn not_found(path: &str) -> Self {
+        let detail = format!("there is nothing at {path}; see /v1/views and /v1/sources");
+        Self::new(StatusCode::NOT_FOUND, "not-found", "There is nothing here", detail)
+    }
+
+    /// A path asked by a method that it does not have.
+    pub fn method_not_allowed(method: &str, path: &str) -> Self {
+        let detail = format!("{path} does not take {method}");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The path does not take this method", detail)
+    }
+
+    /// A body beyond what is read.
+    pub fn body_too_large(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "limit-exceeded", "A limit is exceeded", detail)
+    }
+
     /// A limit that the answer, or what was sent, is beyond.
     pub fn limit(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "limit-exceeded", "A limit is exceeded", detail)

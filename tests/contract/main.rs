@@ -8,3 +8,4 @@ mod answers;
 mod batch;
 mod commands;
 mod configuration;
+mod decoding;

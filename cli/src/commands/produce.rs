@@ -28,6 +28,9 @@ enum Target {
 pub(crate) async fn run(common: &Common, produce: Produce) -> Result<(), Exit> {
     let context = Context::load(common).await?;
     let source = context.source(&produce.source)?;
+    if let Some(key) = &produce.key {
+        source.check_key(key).map_err(|why| Exit::Usage(format!("--key: {why}")))?;
+    }
     let topic = source.topics[0].clone();
     let target = target(&context, &produce.shot).await?;
     if let Target::Log(log) = &target {

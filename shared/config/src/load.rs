@@ -159,7 +159,7 @@ fn store_url(values: &Values, data_dir: &Path) -> Result<String, Error> {
     };
     match text.split_once("://") {
         _ if text.is_empty() => file(data_dir.join("store")),
-        Some(("file" | "s3" | "gs" | "az" | "memory", _)) => Ok(text),
+        Some(("file" | "s3" | "gs" | "az", _)) => Ok(text),
         Some((scheme, _)) => {
             Err(values
                 .wrong("store.url", format!("unknown scheme {scheme:?}; use a path, file://, s3://, gs:// or az://")))

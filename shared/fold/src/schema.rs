@@ -152,6 +152,20 @@ impl Source {
         Sha256::digest(text.as_bytes())[..8].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// Whether records can be keyed by `column`: it is declared.
+    ///
+    /// # Errors
+    /// It is not; says which columns there are.
+    pub fn check_key(&self, column: &str) -> Result<(), String> {
+        match self.columns.iter().any(|declared| declared.name == column) {
+            true => Ok(()),
+            false => {
+                let known: Vec<&str> = self.columns.iter().map(|declared| declared.name.as_str()).collect();
+                Err(format!("source {:?} has no column {column:?} for a key; it has {}", self.name, known.join(", ")))
+            }
+        }
+    }
+
     /// The place of the event-time column.
     pub fn event_time_index(&self) -> Option<usize> {
         let name = self.event_time.as_ref()?;

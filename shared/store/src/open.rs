@@ -1,10 +1,14 @@
 //! An object store from its URL.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use object_store::ObjectStore;
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
+use object_store::{ObjectStore, RetryConfig};
 
 use crate::error::Error;
 
@@ -21,8 +25,19 @@ pub fn open(url: &str) -> Result<(Arc<dyn ObjectStore>, Path), Error> {
         let store = LocalFileSystem::new_with_prefix(folder).map_err(|e| failed(e.to_string()))?;
         return Ok((Arc::new(store), Path::default()));
     }
-    let parsed = url.parse().map_err(|e| failed(format!("{e}")))?;
-    let environment = std::env::vars().map(|(name, value)| (name.to_lowercase(), value));
-    let (store, path) = object_store::parse_url_opts(&parsed, environment).map_err(|e| failed(e.to_string()))?;
-    Ok((Arc::from(store), path))
+    let parsed: url::Url = url.parse().map_err(|e| failed(format!("{e}")))?;
+    let root = Path::from_url_path(parsed.path()).map_err(|e| failed(e.to_string()))?;
+    let store: Result<Arc<dyn ObjectStore>, object_store::Error> = match parsed.scheme() {
+        "s3" => AmazonS3Builder::from_env().with_url(url).with_retry(retry()).build().map(|s| Arc::new(s) as _),
+        "gs" => GoogleCloudStorageBuilder::from_env().with_url(url).with_retry(retry()).build().map(|s| Arc::new(s) as _),
+        "az" => MicrosoftAzureBuilder::from_env().with_url(url).with_retry(retry()).build().map(|s| Arc::new(s) as _),
+        scheme => return Err(failed(format!("unknown scheme {scheme:?}; use file://, s3://, gs:// or az://"))),
+    };
+    Ok((store.map_err(|e| failed(e.to_string()))?, root))
+}
+
+/// One request is tried again for a short time only: services and commands have patience of their own, which they can
+/// explain.
+fn retry() -> RetryConfig {
+    RetryConfig { max_retries: 5, retry_timeout: Duration::from_secs(10), ..RetryConfig::default() }
 }

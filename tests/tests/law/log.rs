@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use bifold_fold::Envelope;
 use proptest::prelude::*;
 use rand::Rng;
 use rand::SeedableRng;
@@ -34,6 +35,14 @@ pub(super) struct Record {
     pub(super) events: usize,
     /// How many dead letters it makes.
     pub(super) dead: usize,
+}
+
+impl Record {
+    /// The record as a decoder takes it.
+    pub(super) fn envelope(&self) -> Envelope<'_> {
+        let (topic, partition) = PARTITIONS[self.partition];
+        Envelope { topic, partition, offset: self.offset, timestamp_ms: self.timestamp_ms, value: &self.value }
+    }
 }
 
 /// An event to be, or why it is none.
@@ -219,7 +228,7 @@ fn text_of(event: &Event, rng: &mut StdRng) -> String {
     put(rng, "user", event.user.map(|i| text(&format!("{}{i}", if i % 2 == 0 { "u" } else { "somebody number " }))));
     let n = event.n.map(|n| match rng.random_range(0..4) {
         0 => format!("{n}.0"),
-        1 => format!("{n}0e-1"),
+        1 if n != 0 => format!("{n}0e-1"),
         _ => n.to_string(),
     });
     put(rng, "n", if matches!(event.flaw, Some(Flaw::TextForNumber)) { Some("\"7\"".to_string()) } else { n });

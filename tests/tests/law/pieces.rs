@@ -15,7 +15,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::SortOptions;
 use arrow::datatypes::SchemaRef;
 use bifold_fold::states::Input;
-use bifold_fold::{Decoder, Engine, Envelope, Error, Source, View, delta};
+use bifold_fold::{Decoder, Engine, Error, Source, View, delta};
 use bytes::Bytes;
 use datafusion::datasource::MemTable;
 use datafusion::physical_expr::expressions::Column;
@@ -61,8 +61,19 @@ impl Fold {
     }
 
     /// All records decoded at once, every column.
-    pub(super) fn decode(&self, records: &[&Record]) -> (RecordBatch, usize) {
+    pub(super) fn decode(&self, records: &[&Record]) -> RecordBatch {
         decode(self.source(), records, |_| true)
+    }
+
+    /// The first record in which the decoder does not see what was written into it.
+    pub(super) fn misread(&self, records: &[&Record]) -> Option<String> {
+        let mut decoder = Decoder::new(Arc::clone(self.source()), |_| true);
+        records.iter().find_map(|record| {
+            let mut dead = vec![];
+            let events = decoder.push(record.envelope(), &mut dead);
+            let right = (events, dead.len()) == (record.events, record.dead);
+            (!right).then(|| format!("{events} events and {dead:?} in {}", record.value.escape_ascii()))
+        })
     }
 
     /// Everything in one fold.
@@ -99,7 +110,7 @@ impl Fold {
         // Files of rows, in any number of partitions of the scan.
         let mut files = vec![vec![]; rng.random_range(1..4)];
         for chunk in random_chunks(records, rng) {
-            let (rows, _) = self.decode(&chunk);
+            let rows = self.decode(&chunk);
             let file = rng.random_range(0..files.len());
             files[file].extend(through_parquet(&schema, &[rows]));
         }
@@ -121,7 +132,7 @@ impl Fold {
     /// What the speed layer makes of one epoch: its slices through one delta file.
     async fn epoch(&self, slices: &[Vec<&Record>], rng: &mut StdRng) -> Result<States, Error> {
         let wanted = |column: &str| self.views.iter().any(|view| view.needed.iter().any(|needed| needed == column));
-        let rows: Vec<RecordBatch> = slices.iter().map(|slice| decode(self.source(), slice, wanted).0).collect();
+        let rows: Vec<RecordBatch> = slices.iter().map(|slice| decode(self.source(), slice, wanted)).collect();
         let mut sections = vec![];
         for (view, input) in self.views.iter().zip(&self.inputs) {
             let mut states = vec![];
@@ -193,25 +204,13 @@ impl<'a> Cuts<'a> {
     }
 }
 
-/// Decodes `records` in one batch, and counts the dead letters.
-pub(super) fn decode(source: &Arc<Source>, records: &[&Record], wanted: impl Fn(&str) -> bool) -> (RecordBatch, usize) {
+/// Decodes `records` in one batch.
+pub(super) fn decode(source: &Arc<Source>, records: &[&Record], wanted: impl Fn(&str) -> bool) -> RecordBatch {
     let mut decoder = Decoder::new(Arc::clone(source), wanted);
-    let mut dead = vec![];
     for record in records {
-        let (topic, partition) = PARTITIONS[record.partition];
-        let envelope = Envelope {
-            topic,
-            partition,
-            offset: record.offset,
-            timestamp_ms: record.timestamp_ms,
-            value: &record.value,
-        };
-        let before = dead.len();
-        let events = decoder.push(envelope, &mut dead);
-        let seen = (events, dead.len() - before);
-        assert_eq!(seen, (record.events, record.dead), "{:?}", String::from_utf8_lossy(&record.value));
+        decoder.push(record.envelope(), &mut vec![]);
     }
-    (decoder.finish(), dead.len())
+    decoder.finish()
 }
 
 /// `records` in order, in pieces of random length; one piece at least.

@@ -74,10 +74,10 @@ async fn holds(fold: &Fold, drafts: &[Draft], dice: u64) -> Result<(), String> {
     let mut rng = StdRng::seed_from_u64(dice);
     let log = written(drafts, dice);
     let cuts = Cuts::new(&log, &mut rng);
-    let (rows, _) = fold.decode(&cuts.all);
-    if rows.num_rows() != cuts.all.iter().map(|record| record.events).sum::<usize>() {
-        return Err("the decoder lost events".to_string());
+    if let Some(why) = fold.misread(&cuts.all) {
+        return Err(format!("the decoder sees {why}"));
     }
+    let rows = fold.decode(&cuts.all);
     let merged = fold.in_pieces(&cuts, &mut rng).await.map_err(|e| format!("in pieces: {e}"))?;
     let at_once = fold.at_once(&rows).await.map_err(|e| format!("at once: {e}"))?;
     let merged = finished(fold, merged).await?;

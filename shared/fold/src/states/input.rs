@@ -9,6 +9,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 
 use crate::Result;
@@ -40,8 +41,9 @@ pub struct Input {
     engine: Engine,
     /// The plan over an empty table; its leaf is replaced for every batch.
     template: Arc<dyn ExecutionPlan>,
-    /// What the leaf gives: some of the source's columns, in the source's order.
-    scanned: SchemaRef,
+    /// What the leaf gives: some of the source's columns, in the source's order. None if the view's condition is never
+    /// true: then the planner leaves nothing of the scan.
+    scanned: Option<SchemaRef>,
 }
 
 impl Input {
@@ -56,7 +58,7 @@ impl Input {
         while let Some(child) = leaf.children().first().map(|child| Arc::clone(child)) {
             leaf = child;
         }
-        let scanned = leaf.schema();
+        let scanned = (!leaf.is::<EmptyExec>()).then(|| leaf.schema());
         Ok(Self { view, engine: engine.clone(), template, scanned })
     }
 
@@ -65,8 +67,9 @@ impl Input {
     /// # Errors
     /// DataFusion's failure.
     pub async fn fold(&self, rows: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
-        let rows = rows.iter().map(|batch| pick(batch, &self.scanned)).collect::<Result<Vec<_>>>()?;
-        let leaf: Arc<dyn ExecutionPlan> = MemorySourceConfig::try_new_exec(&[rows], Arc::clone(&self.scanned), None)?;
+        let Some(scanned) = &self.scanned else { return Ok(vec![]) };
+        let rows = rows.iter().map(|batch| pick(batch, scanned)).collect::<Result<Vec<_>>>()?;
+        let leaf: Arc<dyn ExecutionPlan> = MemorySourceConfig::try_new_exec(&[rows], Arc::clone(scanned), None)?;
         let plan = Arc::clone(&self.template).transform_up(|node| match node.children().is_empty() {
             true => Ok(Transformed::yes(Arc::clone(&leaf))),
             false => Ok(Transformed::no(node)),

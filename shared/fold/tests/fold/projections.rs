@@ -193,7 +193,7 @@ fn objects_by_bifold(bytes: &[u8], source: &Arc<Source>) -> Result<Vec<bool>, Re
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_verdict_does_not_depend_on_what_is_built(bytes in jsonish(), mask: u16) {
@@ -271,7 +271,7 @@ fn any_json() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_json_is_read_as_serde_reads_it(bytes in any_json()) {

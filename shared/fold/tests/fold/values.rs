@@ -416,7 +416,7 @@ fn written(digits: i128, power: i64, shift: usize, zeros: usize, upper: bool) ->
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// A number means the same however it is written.
     #[test]
