@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 use arrow::array::RecordBatch;
-use bifold_fold::live::SliceId;
+use bifold_fold::live::{GivenSlice, SliceId};
 use bifold_fold::view::compile_stored;
 use bifold_fold::{Engine, Source, View, delta};
 use bifold_ledger::{Cover, File, Ledger, Number, VersionId};
@@ -50,9 +50,12 @@ pub struct ServedSource {
     files: SourceFiles,
     views: Mutex<HashMap<VersionId, Arc<View>>>,
     durable: Mutex<HashMap<VersionId, Arc<Durable>>>,
-    slices: Mutex<HashMap<VersionId, HashMap<SliceId, Arc<Vec<RecordBatch>>>>>,
+    slices: Mutex<HashMap<VersionId, SliceStates>>,
     finished: Mutex<HashMap<VersionId, Finished>>,
 }
+
+/// Slices by id.
+pub type SliceStates = BTreeMap<SliceId, Arc<Vec<RecordBatch>>>;
 
 /// The durable states of a version, reduced.
 #[derive(Debug)]
@@ -216,8 +219,8 @@ impl ServedSource {
     pub fn keep_slices(
         &self,
         version: &VersionId,
-        given: &[(SliceId, Option<Arc<Vec<RecordBatch>>>)],
-    ) -> Option<BTreeMap<SliceId, Arc<Vec<RecordBatch>>>> {
+        given: &[GivenSlice],
+    ) -> Option<SliceStates> {
         let mut slices = self.slices.lock().expect("no holder panics");
         let known = slices.entry(version.clone()).or_default();
         let mut kept = BTreeMap::new();
@@ -225,7 +228,7 @@ impl ServedSource {
             let rows = rows.clone().or_else(|| known.get(id).cloned())?;
             kept.insert(id.clone(), rows);
         }
-        *known = kept.clone().into_iter().collect();
+        known.clone_from(&kept);
         Some(kept)
     }
 
@@ -238,7 +241,7 @@ impl ServedSource {
         engine: &Engine,
         view: &View,
         durable: &Arc<Durable>,
-        slices: &BTreeMap<SliceId, Arc<Vec<RecordBatch>>>,
+        slices: &SliceStates,
     ) -> Result<Arc<Vec<RecordBatch>>, Problem> {
         let ids: BTreeSet<SliceId> = slices.keys().cloned().collect();
         let known = self.finished.lock().expect("no holder panics").get(&view.version).cloned();

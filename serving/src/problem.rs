@@ -7,7 +7,10 @@ use serde_json::{Map, Value, json};
 
 /// What a client is told instead of an answer.
 #[derive(Debug, Clone)]
-pub struct Problem {
+pub struct Problem(Box<Document>);
+
+#[derive(Debug, Clone)]
+struct Document {
     status: StatusCode,
     slug: &'static str,
     title: &'static str,
@@ -17,13 +20,13 @@ pub struct Problem {
 
 impl Problem {
     fn new(status: StatusCode, slug: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, slug, title, detail: detail.into(), more: Map::new() }
+        Self(Box::new(Document { status, slug, title, detail: detail.into(), more: Map::new() }))
     }
 
     /// Adds a member.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.more.insert(name.to_string(), value.into());
+        self.0.more.insert(name.to_string(), value.into());
         self
     }
 
@@ -118,29 +121,30 @@ impl Problem {
 
     /// What happened.
     pub fn detail(&self) -> &str {
-        &self.detail
+        &self.0.detail
     }
 
     /// The kind, as in `type`.
     pub fn slug(&self) -> &'static str {
-        self.slug
+        self.0.slug
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        let Document { status, slug, title, detail, more } = *self.0;
         let mut body = json!({
-            "type": format!("/problems/{}", self.slug),
-            "title": self.title,
-            "status": self.status.as_u16(),
-            "detail": self.detail,
+            "type": format!("/problems/{}", slug),
+            "title": title,
+            "status": status.as_u16(),
+            "detail": detail,
         });
         let members = body.as_object_mut().expect("an object was made");
-        members.extend(self.more);
-        let mut response = (self.status, Json(body)).into_response();
+        members.extend(more);
+        let mut response = (status, Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response

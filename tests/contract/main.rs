@@ -9,3 +9,5 @@ mod batch;
 mod commands;
 mod configuration;
 mod decoding;
+mod http;
+mod services;

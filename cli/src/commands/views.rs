@@ -35,7 +35,7 @@ fn describe(source: &str, ledger: &Ledger, id: &str, version: &VersionState) -> 
         (true, false) => "kept",
         (false, _) => "building",
     };
-    let waits = (!version.complete()).then(|| "waits for a batch run: bifold batch run");
+    let waits = (!version.complete()).then_some("waits for a batch run: bifold batch run");
     json!({
         "view": version.view,
         "source": source,

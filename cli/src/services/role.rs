@@ -21,6 +21,9 @@ const END_WITHIN: Duration = Duration::from_secs(28);
 /// How long open requests may take after everything else has ended.
 const HTTP_WITHIN: Duration = Duration::from_secs(2);
 
+/// A component's name, and how it ended.
+type Ended = (String, Result<(), Exit>);
+
 /// A running service.
 pub(crate) struct Role {
     pub(crate) name: &'static str,
@@ -28,7 +31,8 @@ pub(crate) struct Role {
     pub(crate) shutdown: Shutdown,
     address: SocketAddr,
     announce: bool,
-    ended: (mpsc::UnboundedSender<(String, Result<(), Exit>)>, mpsc::UnboundedReceiver<(String, Result<(), Exit>)>),
+    /// How components tell that they have ended; each sends once.
+    ended: (mpsc::UnboundedSender<Ended>, mpsc::UnboundedReceiver<Ended>),
     running: BTreeSet<String>,
 }
 

@@ -42,6 +42,9 @@ pub struct LiveAnswer {
     pub units: Vec<UnitAnswer>,
 }
 
+/// A slice of an answer: its states are left out where the reader has them.
+pub type GivenSlice = (SliceId, Option<Arc<Vec<RecordBatch>>>);
+
 /// One unit of an answer.
 #[derive(Clone, Debug)]
 pub struct UnitAnswer {
@@ -50,7 +53,7 @@ pub struct UnitAnswer {
     /// The ledger number it was folded under.
     pub folded_under: Number,
     /// For each version exactly the slices that make it up, with their states where the reader has them not.
-    pub slices: BTreeMap<VersionId, Vec<(SliceId, Option<Arc<Vec<RecordBatch>>>)>>,
+    pub slices: BTreeMap<VersionId, Vec<GivenSlice>>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -8,9 +8,10 @@ mod plain;
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::compute::{SortOptions, cast};
-use arrow::datatypes::SchemaRef;
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, StructArray};
+use arrow::compute::{CastOptions, SortOptions, cast_with_options};
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::error::ArrowError;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
@@ -104,25 +105,46 @@ impl View {
     /// # Errors
     /// States of another view.
     pub fn to_stored(&self, batch: RecordBatch) -> Result<RecordBatch> {
-        self.retyped(batch, &self.stored)
+        self.retyped(batch, &self.merged, &self.stored)
     }
 
     fn to_merged(&self, batch: RecordBatch) -> Result<RecordBatch> {
-        self.retyped(batch, &self.merged)
+        self.retyped(batch, &self.stored, &self.merged)
     }
 
-    fn retyped(&self, batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-        if batch.num_columns() != schema.fields().len() {
-            let why = format!("{} columns where {} are stored", batch.num_columns(), schema.fields().len());
-            return Err(Error::States { view: self.name.clone(), why });
+    fn retyped(&self, batch: RecordBatch, from: &SchemaRef, to: &SchemaRef) -> Result<RecordBatch> {
+        let differ = |why| Err(Error::States { view: self.name.clone(), why });
+        if batch.num_columns() != from.fields().len() {
+            return differ(format!("{} columns where there are {}", batch.num_columns(), from.fields().len()));
         }
-        let columns = batch.columns().iter().zip(schema.fields());
-        let columns = columns
-            .map(|(column, field)| match column.data_type() == field.data_type() {
-                true => Ok(Arc::clone(column)),
-                false => cast(column, field.data_type()),
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+        for (column, field) in batch.columns().iter().zip(from.fields()) {
+            if column.data_type() != field.data_type() {
+                return differ(format!("{} is {}, not {}", field.name(), column.data_type(), field.data_type()));
+            }
+        }
+        let columns = batch.columns().iter().zip(to.fields());
+        let columns =
+            columns.map(|(column, field)| recast(column, field.data_type())).collect::<Result<Vec<_>, _>>()?;
+        Ok(RecordBatch::try_new(Arc::clone(to), columns)?)
+    }
+}
+
+/// `array` as `ty`, from which its type differs in names inside, in the layout of texts and bytes, or in what may be
+/// null, but in nothing else. Fields of structs go by their place.
+fn recast(array: &ArrayRef, ty: &DataType) -> Result<ArrayRef, ArrowError> {
+    match (array.data_type(), ty) {
+        (from, to) if from == to => Ok(Arc::clone(array)),
+        (DataType::Struct(_), DataType::Struct(fields)) => {
+            let from = array.as_struct();
+            let columns = from.columns().iter().zip(fields).map(|(column, field)| recast(column, field.data_type()));
+            let (columns, nulls) = (columns.collect::<Result<Vec<_>, _>>()?, from.nulls().cloned());
+            Ok(Arc::new(StructArray::try_new_with_length(fields.clone(), columns, nulls, from.len())?))
+        }
+        (DataType::List(_), DataType::List(item)) => {
+            let from = array.as_list::<i32>();
+            let values = recast(from.values(), item.data_type())?;
+            Ok(Arc::new(ListArray::try_new(Arc::clone(item), from.offsets().clone(), values, from.nulls().cloned())?))
+        }
+        (_, to) => cast_with_options(array, to, &CastOptions { safe: false, ..CastOptions::default() }),
     }
 }

@@ -60,7 +60,7 @@ impl<'a> Number<'a> {
         // Digits that were cut off are 38 places and more below the first one: of what fits 64 bits, below the unit.
         let (whole, rest) = match power_of_ten {
             Some(power) if exponent >= 0 => (parts.mantissa.checked_mul(power)?, parts.cut),
-            Some(power) => (parts.mantissa / power, parts.mantissa % power != 0 || parts.cut),
+            Some(power) => (parts.mantissa / power, !parts.mantissa.is_multiple_of(power) || parts.cut),
             None if exponent >= 0 => return None,
             None => (0, true),
         };
@@ -84,7 +84,7 @@ impl<'a> Number<'a> {
                     exponent -= i64::from(point);
                 }
                 digit => {
-                    let room = digits + zeros as usize + 1 <= MOST_DIGITS;
+                    let room = digits + (zeros as usize) < MOST_DIGITS;
                     if room {
                         for _ in 0..=zeros {
                             mantissa *= 10;

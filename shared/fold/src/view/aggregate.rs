@@ -57,10 +57,19 @@ pub(super) fn prepare(expr: &Expr, input: &DFSchema, ty: &DataType) -> Result<Ca
     }
     let ordered = order == Order::Needed;
     if ordered && !params.distinct {
+        if input.index_of_column_by_name(None, "_offset").is_none() {
+            let message = format!("{function}() over unnested values has no order that every merge keeps");
+            return Err(refuse(message, "use an aggregate to which order does not matter, or DISTINCT"));
+        }
         params.order_by.extend(log_order());
     }
+    without_repeats(&mut params.order_by);
     let plain = Expr::AggregateFunction(AggregateFunction { func: call.func.clone(), params: params.clone() });
     let plain = plain.alias(expr.schema_name().to_string());
+    if matches!(function.as_str(), "sum" | "avg") && params.args.iter().any(|arg| is_span(arg, input)) {
+        let message = format!("{function}() of a span of time can overflow unseen");
+        return Err(refuse(message, "take its seconds first: date_part('epoch', b) - date_part('epoch', a)"));
+    }
     let guard = widen(&function, &mut params, input, ty).map_err(|e| refuse(e.to_string(), "check the argument"))?;
     let arguments = params.args.iter().map(|arg| arg.get_type(input)).collect::<Result<Vec<_>, _>>();
     let arguments = arguments.map_err(|e| refuse(e.to_string(), "check the arguments"))?;
@@ -86,6 +95,25 @@ fn unalias(expr: &Expr) -> Result<&AggregateFunction, Refused> {
 fn log_order() -> impl Iterator<Item = SortExpr> {
     let columns = ["_topic", "_partition", "_offset", "_index"];
     columns.into_iter().map(|name| Expr::Column(Column::from_name(name)).sort(true, false))
+}
+
+/// Whether `expr` is a difference between times: its sums wrap silently, and no wider type could hold them.
+fn is_span(expr: &Expr, input: &DFSchema) -> bool {
+    matches!(expr.get_type(input), Ok(DataType::Duration(_) | DataType::Interval(_)))
+}
+
+/// Drops what an order has named before: DataFusion's states would have columns that their schema has not.
+fn without_repeats(order: &mut Vec<SortExpr>) {
+    let mut seen: Vec<Expr> = vec![];
+    order.retain(|sort| {
+        let expr = match &sort.expr {
+            Expr::Column(column) => Expr::Column(Column::from_name(&column.name)),
+            other => other.clone(),
+        };
+        let new = !seen.contains(&expr);
+        seen.push(expr);
+        new
+    });
 }
 
 /// Lets sums accumulate where they cannot wrap: DataFusion's wrap silently. The value is judged at finish.

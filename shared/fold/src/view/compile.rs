@@ -217,6 +217,11 @@ fn build(
     let (mut functions, mut filters) = (vec![], vec![]);
     for call in &calls {
         let lowered = LoweredAggregateBuilder::new(&call.expr, schema, &input_schema, props, &planning).build()?;
+        // What DataFusion plans but cannot run, such as stddev(DISTINCT x), is refused here, not at the first event.
+        match lowered.aggregate.groups_accumulator_supported() {
+            true => drop(lowered.aggregate.create_groups_accumulator()?),
+            false => drop(lowered.aggregate.create_accumulator()?),
+        }
         functions.push(lowered.aggregate);
         filters.push(lowered.filter);
     }
@@ -308,16 +313,17 @@ fn state_schemas(partial: &Schema, keys: usize) -> (SchemaRef, SchemaRef) {
     (Arc::new(Schema::new(merged.collect::<Vec<_>>())), Arc::new(Schema::new(stored.collect::<Vec<_>>())))
 }
 
-/// Storage has one type for text and one for bytes.
+/// Storage has one type for text and one for bytes, and no names of DataFusion's inside lists and structs.
 fn canonical(ty: &DataType) -> DataType {
-    let field = |f: &Arc<Field>| Arc::new(f.as_ref().clone().with_data_type(canonical(f.data_type())));
+    let field = |(i, f): (usize, &Arc<Field>)| Field::new(format!("f{i}"), canonical(f.data_type()), true);
+    let item = |f: &Arc<Field>| Arc::new(Field::new_list_field(canonical(f.data_type()), true));
     match ty {
         DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
         DataType::BinaryView | DataType::LargeBinary => DataType::Binary,
         DataType::Dictionary(_, value) => canonical(value),
-        DataType::List(item) => DataType::List(field(item)),
-        DataType::LargeList(item) => DataType::LargeList(field(item)),
-        DataType::Struct(fields) => DataType::Struct(fields.iter().map(field).collect()),
+        DataType::List(f) => DataType::List(item(f)),
+        DataType::LargeList(f) => DataType::LargeList(item(f)),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().enumerate().map(field).collect()),
         other => other.clone(),
     }
 }

@@ -133,11 +133,7 @@ async fn what_is_no_sql_is_refused_where_it_ends_to_be() {
             "expected SELECT, VALUES, or a subquery in the query body, found SELEC",
             A_VIEW_IS,
         ),
-        (
-            "CREATE MATERIALIZED VIEW v AS SELECT count(*§ FROM t".replace("*§ ", "* §").as_str(),
-            "expected ), found FROM",
-            A_VIEW_IS,
-        ),
+        ("CREATE MATERIALIZED VIEW v AS SELECT count(* §FROM t", "expected ), found FROM", A_VIEW_IS),
         (
             "CREATE MATERIALIZED VIEW v AS SELECT a FROM t GROUP BY§",
             "expected an expression, found the end of the statement",
@@ -340,7 +336,7 @@ async fn options_are_known_given_once_and_understood() {
         (", format = §'avro'", "format cannot be \"avro\"", "the format is 'json'"),
         (", format = §json", "the value of format is no text: json", "write it in single quotes: format = '…'"),
         (", format = §\"json\"", "the value of format is no text: \"json\"", "write it in single quotes: format = '…'"),
-        (", format = §)--".trim_end_matches("--"), "the value of format is no text: )", "write it in single quotes"),
+        (", format = §", "the value of format is no text: )", "write it in single quotes"),
         (", timestamp_unit = §'sec'", "timestamp_unit cannot be \"sec\"", "the unit is 's', 'ms', 'us' or 'ns'"),
         (", timestamp_unit = §'S'", "timestamp_unit cannot be \"S\"", "the unit is 's', 'ms', 'us' or 'ns'"),
         (", event_time_min = §'2015'", "event_time_min cannot be \"2015\"", time),
@@ -397,7 +393,7 @@ async fn unknown_names_come_with_the_nearest() {
         ("SELECT §pag, count(*) AS n FROM wikipedia GROUP BY 1", "column 'pag' not found", &named("page")),
         ("SELECT page, sum(§aded) AS n FROM wikipedia GROUP BY 1", "column 'aded' not found", &named("added")),
         ("SELECT page, count(*) AS n FROM wikipedia\n  WHERE §chanel = 'x' GROUP BY 1", "column 'chanel' not found", &named("channel")),
-        ("SELECT w.§chanl, count(*) AS n FROM wikipedia w GROUP BY 1".replace("w.§", "§w.").as_str(), "column 'chanl' not found in 'w'", &named("channel")),
+        ("SELECT §w.chanl, count(*) AS n FROM wikipedia w GROUP BY 1", "column 'chanl' not found in 'w'", &named("channel")),
         (
             "SELECT §isRobot, count(*) AS n FROM wikipedia GROUP BY 1",
             "column 'isrobot' not found",
