@@ -101,6 +101,19 @@ impl Context {
         }
     }
 
+    /// The log, for people.
+    pub(crate) fn log_name(&self) -> String {
+        match self.is_local() {
+            true => format!("the local log in {}", self.config.data_dir.join("log").display()),
+            false => format!("Kafka at {}", self.config.kafka.brokers),
+        }
+    }
+
+    /// The store, for people.
+    pub(crate) fn store_name(&self) -> String {
+        format!("the store {}", self.config.store.url)
+    }
+
     /// The consumer group of a role.
     pub(crate) fn group(&self, source: &str, role: &str) -> String {
         format!("{}.{source}.{role}", self.config.kafka.group_prefix)
@@ -118,7 +131,7 @@ impl Context {
     pub(crate) async fn journals(&self, timeout: Duration) -> Result<BTreeMap<String, Journal>, Exit> {
         let mut journals = BTreeMap::new();
         for source in &self.pipeline.sources {
-            let journal = within(timeout, "the store", Journal::open(self.files(&source.name)?, "cli")).await?;
+            let journal = within(timeout, &self.store_name(), Journal::open(self.files(&source.name)?, "cli")).await?;
             journals.insert(source.name.clone(), journal);
         }
         Ok(journals)

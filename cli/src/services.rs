@@ -253,7 +253,10 @@ fn refuse_local_log(context: &Context, role: &str) -> Result<(), Exit> {
 
 /// Beyond loopback there has to be authentication, or the word that there need not be.
 fn refuse_open_listener(config: &Config) -> Result<(), Exit> {
-    let host = config.serve.listen.rsplit_once(':').map_or(config.serve.listen.as_str(), |(host, _)| host);
+    let listen = &config.serve.listen;
+    let Some((host, _)) = listen.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()) else {
+        return Err(Exit::Usage(format!("serve.listen = {listen:?} is no address; write HOST:PORT, such as 127.0.0.1:7070")));
+    };
     let host = host.trim_matches(['[', ']']);
     let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     match loopback || config.serve.allow_anonymous {
@@ -261,7 +264,7 @@ fn refuse_open_listener(config: &Config) -> Result<(), Exit> {
         false => Err(Exit::Usage(format!(
             "serve.listen = {:?} is open beyond this machine without authentication; \
              listen on 127.0.0.1, or set serve.allow_anonymous = true if the network is trusted",
-            config.serve.listen
+            listen
         ))),
     }
 }

@@ -82,9 +82,10 @@ pub async fn answer(
         entry.1.push(name.clone());
     }
     if let AtLeast::Offsets(asked) = at_least {
-        let topics: Vec<&String> = by_source.values().flat_map(|(source, _)| &source.source.topics).collect();
+        // What concerns sources that the query does not use is reached by saying nothing of them.
+        let topics: Vec<&String> = catalog.sources.values().flat_map(|source| &source.source.topics).collect();
         if let Some((at, _)) = asked.iter().find(|(at, _)| !topics.contains(&&at.topic)) {
-            let detail = format!("at_least names {at}, which no source of this query reads");
+            let detail = format!("at_least names {at}, which no source of the pipeline reads");
             return Err(Problem::bad_query(detail));
         }
     }

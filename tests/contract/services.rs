@@ -89,7 +89,7 @@ fn a_port_in_use_says_so() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
     case.run(&["up", "--listen", &address]).fails(1, &[&address, "in use", "--listen"]);
-    case.run(&["up", "--listen", "nonsense"]).fails(1, &["nonsense", "serve.listen"]);
+    case.run(&["up", "--listen", "nonsense"]).fails(2, &["nonsense", "serve.listen", "HOST:PORT"]);
 }
 
 #[test]
@@ -158,10 +158,10 @@ fn a_store_that_cannot_be_reached() {
     let started = std::time::Instant::now();
     case.run_with(&["views", "--store", store, "--timeout", "2s"], &environment, b"").fails(1, &["store"]);
     assert!(started.elapsed() < Duration::from_secs(30), "the timeout holds");
-    // A path that cannot be a folder.
+    // A path that cannot be a folder is a wrong configuration.
     crate::support::write(&case, "plain", "a file");
     let mut service = case.spawn(&["up", "--listen", "127.0.0.1:0", "--store", "plain/store"], &environment[..1]);
-    assert_eq!(service.wait_exit(Duration::from_secs(60)), Some(1), "{}", service.stderr());
+    assert_eq!(service.wait_exit(Duration::from_secs(60)), Some(2), "{}", service.stderr());
     assert!(service.stderr().contains("plain/store"), "{}", service.stderr());
 }
 

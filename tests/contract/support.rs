@@ -46,14 +46,6 @@ pub(crate) fn configure(case: &Case, more: &str) {
     std::fs::write(path, text + more).expect("write the configuration");
 }
 
-/// Replaces a word in the case's configuration.
-pub(crate) fn reconfigure(case: &Case, old: &str, new: &str) {
-    let path = case.path("bifold.toml");
-    let text = std::fs::read_to_string(&path).expect("a configuration");
-    assert!(text.contains(old), "{old:?} is not in {text}");
-    std::fs::write(path, text.replace(old, new)).expect("write the configuration");
-}
-
 /// `up` on a free port.
 pub(crate) fn up(case: &Case) -> Service {
     case.start("up")

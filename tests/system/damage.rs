@@ -212,18 +212,26 @@ fn a_batch_run_cut_short_is_named() {
 }
 
 #[test]
-fn an_archive_file_cut_short_is_named() {
+fn an_archive_file_cut_short_or_missing_is_named() {
     let case = store();
     let file = entries(&case).into_iter().find_map(|entry| match entry.body {
         Body::Archived { mut rows, .. } => rows.pop(),
         _ => None,
     });
     let file = file.expect("an archive file");
-    cut_short(&object(&case, &file));
-    names_the_file(&case, &file);
-    let ran = case.run(&["batch", "run", "--full"]);
-    assert_ne!(ran.code, Some(0), "a batch run over a damaged archive publishes nothing");
-    assert!(ran.stderr.contains(&file.path), "{} is not named in {}", file.path, ran.stderr);
+    let object = object(&case, &file);
+    for missing in [false, true] {
+        match missing {
+            false => cut_short(&object),
+            true => std::fs::remove_file(&object).expect("the file is there"),
+        }
+        names_the_file(&case, &file);
+        let before = entry_paths(&case).len();
+        let ran = case.run(&["batch", "run", "--full"]);
+        assert_eq!(ran.code, Some(1), "a batch run over a damaged archive fails: {}{}", ran.stdout, ran.stderr);
+        assert!(ran.stderr.contains(&file.path), "{} is not named in {}", file.path, ran.stderr);
+        assert_eq!(entry_paths(&case).len(), before, "it publishes nothing");
+    }
 }
 
 #[test]

@@ -10,12 +10,15 @@ use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTable
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::Expr;
 use datafusion::prelude::{DataFrame, col, lit};
+use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{Part, row_schema};
 use crate::Error;
 
 /// The name under which the store is known to DataFusion.
 const STORE: &str = "bifold://store/";
+/// Files that are asked for at once.
+const CHECKS_AT_ONCE: usize = 32;
 
 /// The rows of `files` that lie in `part`; without one, all.
 ///
@@ -28,6 +31,9 @@ pub async fn table(
     files: &[File],
     part: Option<&Part>,
 ) -> Result<DataFrame, Error> {
+    // A scan takes a path that is not there for an empty folder.
+    let checks = stream::iter(files).map(|file| store.check_length(file)).buffer_unordered(CHECKS_AT_ONCE);
+    checks.try_collect::<()>().await?;
     let url = ObjectStoreUrl::parse(STORE)?;
     engine.context().runtime_env().register_object_store(url.as_ref(), Arc::clone(&store.store));
     let paths = files.iter().map(|file| ListingTableUrl::parse(format!("{STORE}{}", store.layout.object(&file.path))));

@@ -23,10 +23,10 @@ pub(crate) async fn run(common: &Common, run: BatchRun) -> Result<(), Exit> {
     };
     let sources = sources_of(&context, &run.views, run.shot.timeout).await?;
     if let Some(asked) = &asked
-        && run.at_least.as_deref() != Some("latest")
-        && let Some((at, _)) = asked.iter().find(|(at, _)| !sources.iter().any(|s| s.topics.contains(&at.topic)))
+        && let known = &context.pipeline.sources
+        && let Some((at, _)) = asked.iter().find(|(at, _)| !known.iter().any(|s| s.topics.contains(&at.topic)))
     {
-        return Err(Exit::Usage(format!("--at-least names {at}, which no source of these views reads")));
+        return Err(Exit::Usage(format!("--at-least names {at}, which no source of the pipeline reads")));
     }
     let mut rows = vec![];
     for source in sources {
@@ -91,7 +91,7 @@ pub(crate) async fn log_ends(context: &Context, shot: &OneShot) -> Result<Offset
         Err(bifold_log::Error::Locked { .. }) => return ends_of_server(&Client::new(&context.config, shot)).await,
         Err(error) => return Err(error.into()),
     };
-    Ok(within(shot.timeout, "the log", bifold_log::survey(&*log, &topics)).await?.ends())
+    Ok(within(shot.timeout, &context.log_name(), bifold_log::survey(&*log, &topics)).await?.ends())
 }
 
 async fn ends_of_server(client: &Client) -> Result<Offsets, Exit> {

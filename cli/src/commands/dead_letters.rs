@@ -14,7 +14,7 @@ pub(crate) async fn run(common: &Common, letters: DeadLetters) -> Result<(), Exi
     let source = context.source(&letters.source)?;
     let files = context.files(&source.name)?;
     let opened = bifold_store::Journal::open(files.clone(), "cli");
-    let journal = within(letters.shot.timeout, "the store", opened).await?;
+    let journal = within(letters.shot.timeout, &context.store_name(), opened).await?;
     let mut rows = vec![];
     bifold_batch::dead_letters::each(&files, &journal.ledger(), |letter| {
         rows.push(json!({

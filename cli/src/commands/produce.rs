@@ -34,7 +34,7 @@ pub(crate) async fn run(common: &Common, produce: Produce) -> Result<(), Exit> {
     let topic = source.topics[0].clone();
     let target = target(&context, &produce.shot).await?;
     if let Target::Log(log) = &target {
-        let described = within(produce.shot.timeout, "the log", log.describe(std::slice::from_ref(&topic))).await?;
+        let described = within(produce.shot.timeout, &context.log_name(), log.describe(std::slice::from_ref(&topic))).await?;
         let partitions = match (produce.create_topic, context.is_local()) {
             (Some(partitions), _) => Some(partitions),
             (None, true) => Some(context.config.log.partitions),
@@ -60,7 +60,7 @@ pub(crate) async fn run(common: &Common, produce: Produce) -> Result<(), Exit> {
                 break;
             }
             records += lines.len();
-            let reached = send(&target, &produce, &topic, lines).await?;
+            let reached = send(&target, &context.log_name(), &produce, &topic, lines).await?;
             ends = ends.max(&reached);
         }
     }
@@ -114,7 +114,7 @@ pub(crate) fn read_lines(reader: &mut dyn BufRead, most: usize) -> std::io::Resu
     Ok(lines)
 }
 
-async fn send(target: &Target, produce: &Produce, topic: &str, lines: Vec<Vec<u8>>) -> Result<Offsets, Exit> {
+async fn send(target: &Target, at: &str, produce: &Produce, topic: &str, lines: Vec<Vec<u8>>) -> Result<Offsets, Exit> {
     match target {
         Target::Log(log) => {
             let record = |line: Vec<u8>| NewRecord {
@@ -122,7 +122,7 @@ async fn send(target: &Target, produce: &Produce, topic: &str, lines: Vec<Vec<u8
                 value: Some(line),
             };
             let appended = log.append(topic, lines.into_iter().map(record).collect());
-            within(produce.shot.timeout, "the log", appended).await
+            within(produce.shot.timeout, at, appended).await
         }
         Target::Server(client) => {
             let mut body = lines.join(&b'\n');

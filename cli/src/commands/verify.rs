@@ -41,7 +41,7 @@ struct Compared {
 
 pub(crate) async fn run(common: &Common, verify: Verify) -> Result<(), Exit> {
     let context = Context::load(common).await?;
-    let journals = within(verify.shot.timeout, "the store", context.journals(verify.shot.timeout)).await?;
+    let journals = within(verify.shot.timeout, &context.store_name(), context.journals(verify.shot.timeout)).await?;
     let wanted = wanted(&context, &journals, &verify.views)?;
     let mut rows = vec![];
     let mut differences = vec![];

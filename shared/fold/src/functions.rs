@@ -1,6 +1,7 @@
 //! The functions of view SQL beside DataFusion's own, and which of those may stand in a view.
 
 mod approx_distinct;
+mod corr;
 mod tumble;
 
 use std::sync::Arc;
@@ -15,7 +16,10 @@ pub(crate) fn scalars() -> Vec<Arc<ScalarUDF>> {
 
 /// Aggregates that bifold adds, or puts in the place of DataFusion's.
 pub(crate) fn aggregates() -> Vec<Arc<AggregateUDF>> {
-    vec![Arc::new(AggregateUDF::from(approx_distinct::ApproxDistinct::new()))]
+    vec![
+        Arc::new(AggregateUDF::from(approx_distinct::ApproxDistinct::new())),
+        Arc::new(AggregateUDF::from(corr::Corr::new())),
+    ]
 }
 
 /// How an aggregate treats the order of its rows.

@@ -83,4 +83,9 @@ impl View {
     pub fn key_count(&self) -> usize {
         self.group_by.num_group_exprs()
     }
+
+    /// What people call the aggregate's output at `place`: the view's column, else the expression.
+    pub(crate) fn name_of(&self, place: usize, expr: &Expr) -> String {
+        shape::shown_as(&self.plan, &self.aggregate, place).unwrap_or_else(|| expr.schema_name().to_string())
+    }
 }

@@ -37,6 +37,21 @@ impl SourceFiles {
         Ok(file)
     }
 
+    /// Asks whether a file is there, and as long as its entry says, without reading it.
+    ///
+    /// # Errors
+    /// The store is unavailable, or the file is missing or cut short.
+    pub async fn check_length(&self, file: &File) -> Result<(), Error> {
+        let object = self.layout.object(&file.path);
+        let damaged = |why: String| Error::Damaged { path: object.to_string(), why };
+        match self.store.head(&object).await {
+            Ok(found) if found.size == file.bytes => Ok(()),
+            Ok(found) => Err(damaged(format!("it has {} bytes, the ledger says {}", found.size, file.bytes))),
+            Err(object_store::Error::NotFound { .. }) => Err(damaged("it does not exist".into())),
+            Err(source) => Err(Error::Unavailable { action: "read", path: object.to_string(), source }),
+        }
+    }
+
     /// Reads a file whole and checks it against what its entry says.
     ///
     /// # Errors

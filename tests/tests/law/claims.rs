@@ -59,33 +59,13 @@ impl Folded {
 
 #[tokio::test]
 async fn explore() {
-    let log = log_of([
-        r#""n":1,"small":2,"price":0.1,"weight":1.5,"page":"a","channel":"x","tags":["p","q"],"geo":{"city":"c"}"#,
-        r#""n":2,"small":0,"price":0.1,"weight":2.5,"page":"b","channel":"x","tags":["q"]"#,
-        r#""n":9223372036854775807,"small":3,"price":0.1,"weight":2.5,"page":"12","channel":"x""#,
-        r#""n":4,"small":3,"price":-0.0,"weight":2.75,"page":"12","channel":"y""#,
-        r#""n":4,"small":3,"price":0.0,"weight":2.75,"page":"12","channel":"y""#,
-    ]);
+    let log = log_of((0..300).map(|i| format!(r#""n":{},"small":{},"page":"a","channel":"x""#, i * i * 7 % 311, i * 31 % 17)));
     for select in [
-        "SELECT array_agg(page ORDER BY time), array_agg(page ORDER BY time DESC, _topic DESC, _partition DESC, _offset DESC, _index DESC) FROM events",
-        "SELECT string_agg(page, '|' ORDER BY time), string_agg(page, '|' ORDER BY time DESC, _topic DESC, _partition DESC, _offset DESC, _index DESC) FROM events",
-        "SELECT array_agg(page ORDER BY _offset) FROM events",
-        "SELECT first_value(page ORDER BY _offset DESC, _index) FROM events e",
-        "SELECT first_value(page ORDER BY e._offset DESC, _index), last_value(page ORDER BY _offset DESC, e._index) FROM events e",
-        "SELECT sum(time - TIMESTAMP '2015-09-12T00:00:00') FROM events",
-        "SELECT avg(time - TIMESTAMP '2015-09-12T00:00:00') FROM events",
-        "SELECT sum(date_part('epoch', time) - date_part('epoch', TIMESTAMP '2015-09-12T00:00:00')) FROM events",
-        "SELECT unnest(tags) AS tag, array_agg(page ORDER BY time) FROM events GROUP BY 1",
-        "SELECT unnest(tags) AS tag, array_agg(DISTINCT page ORDER BY page) FROM events GROUP BY 1",
-        "SELECT count(DISTINCT page, channel) FROM events",
-        "SELECT stddev(DISTINCT small) FROM events",
-        "SELECT string_agg(page, channel ORDER BY time) FROM events",
-        "SELECT nth_value(page, 2 ORDER BY time) FROM events",
-        "SELECT percentile_cont(small) WITHIN GROUP (ORDER BY small) FROM events",
-        "SELECT approx_percentile_cont(2) WITHIN GROUP (ORDER BY small) FROM events",
-        "SELECT min(geo), first_value(geo ORDER BY time) FROM events",
-        "SELECT geo, count(*) FROM events GROUP BY geo",
-        "SELECT array_agg(geo ORDER BY time), count(DISTINCT geo) FROM events",
+        "SELECT ok, corr(1000000 + small, n % 10) , corr(small, n % 10) FROM events GROUP BY ok",
+        "SELECT corr(1000000 + small, n % 10) FROM events",
+        "SELECT corr(0.1::DOUBLE, n % 10) FROM events",
+        "SELECT corr(CASE WHEN n IS NULL THEN 1.0 ELSE 0.1 END, n % 10) FROM events",
+        "SELECT ok, corr(CASE WHEN n IS NULL THEN 1.0 ELSE 0.1 END, n % 10) FROM events group by ok",
     ] {
         println!("=== {select}");
         match Folded::new(select, &log).await {

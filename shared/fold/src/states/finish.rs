@@ -77,7 +77,7 @@ impl View {
             None => Ok(narrow),
             Some(row) => Err(Error::Overflow {
                 view: self.name.clone(),
-                column: self.aggregate.aggr_expr[call].schema_name().to_string(),
+                column: self.name_of(self.aggregate.group_expr.len() + call, &self.aggregate.aggr_expr[call]),
                 ty: format!("{ty}").replace("Int64", "BIGINT").replace("Decimal128", "DECIMAL"),
                 group: self.group_text(values, row),
             }),
@@ -94,7 +94,7 @@ impl View {
             Ok(formatter) => formatter.value(row).to_string(),
             Err(_) => "?".to_string(),
         };
-        let names = self.aggregate.group_expr.iter().map(|expr| expr.schema_name().to_string());
+        let names = self.aggregate.group_expr.iter().enumerate().map(|(place, expr)| self.name_of(place, expr));
         let parts = names.zip(values.columns()).map(|(name, column)| format!("{name} = {}", show(column)));
         format!("({})", parts.collect::<Vec<_>>().join(", "))
     }

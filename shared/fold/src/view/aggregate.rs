@@ -7,6 +7,7 @@ use datafusion::common::DFSchema;
 use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::logical_expr::expr::{AggregateFunction, AggregateFunctionParams};
 use datafusion::logical_expr::{Expr, ExprSchemable, SortExpr, cast};
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
 use crate::functions::{Order, order_of, state_id};
 
@@ -89,6 +90,22 @@ fn unalias(expr: &Expr) -> Result<&AggregateFunction, Refused> {
             hint: "write an aggregate function".to_string(),
         }),
     }
+}
+
+/// Refuses what DataFusion plans but cannot run, such as stddev(DISTINCT x): here, not at the first event.
+pub(super) fn try_out(call: &AggregateFunctionExpr) -> Result<(), Refused> {
+    let tried = match call.groups_accumulator_supported() {
+        true => call.create_groups_accumulator().map(drop),
+        false => call.create_accumulator().map(drop),
+    };
+    tried.map_err(|e| Refused {
+        names: std::iter::once(call.fun().name())
+            .chain(call.fun().aliases().iter().map(|a| &**a))
+            .map(String::from)
+            .collect(),
+        message: format!("{} cannot be folded: {}", call.name(), e.find_root().message()),
+        hint: "write the call in another way".to_string(),
+    })
 }
 
 /// The event's place in the log: it makes every order unique, so that ties fall alike however states merge.

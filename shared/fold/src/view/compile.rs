@@ -217,11 +217,7 @@ fn build(
     let (mut functions, mut filters) = (vec![], vec![]);
     for call in &calls {
         let lowered = LoweredAggregateBuilder::new(&call.expr, schema, &input_schema, props, &planning).build()?;
-        // What DataFusion plans but cannot run, such as stddev(DISTINCT x), is refused here, not at the first event.
-        match lowered.aggregate.groups_accumulator_supported() {
-            true => drop(lowered.aggregate.create_groups_accumulator()?),
-            false => drop(lowered.aggregate.create_accumulator()?),
-        }
+        aggregate::try_out(&lowered.aggregate).map_err(Failure::Refused)?;
         functions.push(lowered.aggregate);
         filters.push(lowered.filter);
     }

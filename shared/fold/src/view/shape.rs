@@ -31,6 +31,19 @@ pub(super) fn shape_of(plan: &LogicalPlan, aggregate: &Aggregate, source: &Sourc
     shape
 }
 
+/// The output column that shows the aggregate's output at `place`: the one that is it unchanged, else one made of it.
+pub(crate) fn shown_as(plan: &LogicalPlan, aggregate: &Aggregate, place: usize) -> Option<String> {
+    let LogicalPlan::Projection(projection) = plan else { return None };
+    let is_it = |expr: &Expr| matches!(expr, Expr::Column(column) if place_of(column, aggregate) == Some(place));
+    let shown = || projection.expr.iter().zip(projection.schema.fields());
+    let unchanged = shown().find(|(expr, _)| match expr {
+        Expr::Alias(alias) => is_it(&alias.expr),
+        expr => is_it(expr),
+    });
+    let made_of_it = || shown().find(|(expr, _)| expr.exists(|e| Ok(is_it(e))).unwrap_or(false));
+    unchanged.or_else(made_of_it).map(|(_, field)| field.name().clone())
+}
+
 /// The place of `column` among the aggregate's outputs: keys first, then calls.
 fn place_of(column: &Column, aggregate: &Aggregate) -> Option<usize> {
     aggregate.schema.maybe_index_of_column(column)
