@@ -79,7 +79,14 @@ fn command(bifold: &str, brokers: &str, folder: &Path, word: &str) -> Command {
         }
         _ => Command::new(bifold),
     };
-    command.arg(word).current_dir(folder).args(["--brokers", brokers, "--data-dir", "data", "--pipeline", "pipeline.sql"]);
+    command.arg(word).current_dir(folder).args([
+        "--brokers",
+        brokers,
+        "--data-dir",
+        "data",
+        "--pipeline",
+        "pipeline.sql",
+    ]);
     command.env("BIFOLD_LOG", "warn").env("BIFOLD_KAFKA__GROUP_PREFIX", format!("bench-{}", std::process::id()));
     command
 }
@@ -107,7 +114,8 @@ fn produce(bifold: &str, brokers: &str, events: usize, folder: &Path) -> Result<
 }
 
 fn event(random: &mut StdRng, i: usize) -> String {
-    const REGIONS: [&str; 8] = ["us-east", "us-west", "eu-west", "eu-north", "ap-south", "ap-east", "sa-east", "af-south"];
+    const REGIONS: [&str; 8] =
+        ["us-east", "us-west", "eu-west", "eu-north", "ap-south", "ap-east", "sa-east", "af-south"];
     const ACTIONS: [&str; 5] = ["view", "click", "search", "cart", "purchase"];
     let seconds = i / 5_000;
     let (minute, second, millis) = (seconds / 60 % 60, seconds % 60, i % 1_000);

@@ -14,6 +14,9 @@ use args::{Arguments, BatchCommand, Command};
 use clap::Parser;
 use exit::Exit;
 
+/// The stack of every thread that plans SQL: planning recurses once per operator of a chain.
+pub(crate) const STACK: usize = 128 << 20;
+
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -25,14 +28,17 @@ fn main() -> ExitCode {
         }
     };
     start_logging();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("bifold").build() {
+    let builder = &mut tokio::runtime::Builder::new_multi_thread();
+    let runtime = match builder.enable_all().thread_name("bifold").thread_stack_size(STACK).build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: cannot start the runtime: {error}");
             return ExitCode::from(1);
         }
     };
-    let ended = runtime.block_on(run(arguments));
+    // On a worker: the main thread's stack is too small for the plans of long expressions.
+    let ended = runtime.block_on(runtime.spawn(run(arguments)));
+    let ended = ended.unwrap_or_else(|e| Err(Exit::Failed(format!("{e}; this is a bug of bifold"))));
     runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,

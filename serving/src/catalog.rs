@@ -216,11 +216,7 @@ impl ServedSource {
     }
 
     /// Keeps exactly these slices of a version, and gives their states. None if one of them is not known.
-    pub fn keep_slices(
-        &self,
-        version: &VersionId,
-        given: &[GivenSlice],
-    ) -> Option<SliceStates> {
+    pub fn keep_slices(&self, version: &VersionId, given: &[GivenSlice]) -> Option<SliceStates> {
         let mut slices = self.slices.lock().expect("no holder panics");
         let known = slices.entry(version.clone()).or_default();
         let mut kept = BTreeMap::new();

@@ -21,6 +21,9 @@ use crate::catalog::Catalog;
 use crate::problem::Problem;
 use crate::snapshot::{AtLeast, ViewAnswer, answer};
 
+/// The longest query: planning recurses once per operator of a chain, and the stack is finite.
+const MOST_BYTES: usize = 64 << 10;
+
 /// An answer to a query.
 #[derive(Debug)]
 pub struct Answer {
@@ -106,6 +109,9 @@ pub fn context_of(catalog: &Catalog, answers: &BTreeMap<String, ViewAnswer>) -> 
 }
 
 fn parse(sql: &str) -> Result<Statement, Problem> {
+    if sql.len() > MOST_BYTES {
+        return Err(Problem::limit(format!("a query of {} bytes; the limit is {MOST_BYTES}", sql.len())));
+    }
     let parser = DFParserBuilder::new(sql).with_dialect(&GenericDialect {}).build();
     let mut statements = parser.and_then(|mut p| p.parse_statements()).map_err(|e| wrong(&e))?;
     match (statements.pop_front(), statements.is_empty()) {

@@ -143,9 +143,7 @@ fn a_changed_view_is_building_until_a_batch_run() {
     let before = first.get("/v1/views/v").json()["version"].clone();
     assert_eq!(first.terminate(), Some(0));
     // A new view, beside the old one.
-    case.write_pipeline(&format!(
-        "{COUNTS} CREATE MATERIALIZED VIEW w AS SELECT k, max(n) AS m FROM e GROUP BY k;"
-    ));
+    case.write_pipeline(&format!("{COUNTS} CREATE MATERIALIZED VIEW w AS SELECT k, max(n) AS m FROM e GROUP BY k;"));
     let second = up(&case);
     assert_eq!(second.get("/v1/views/v").json()["version"], before, "an unchanged view keeps its version");
     let reply = second.sql("SELECT * FROM w", None);
@@ -174,4 +172,61 @@ fn a_changed_source_makes_a_new_version() {
         up.get("/v1/views/v").json()["version"] != before
     });
     assert_eq!(answer(&second, "SELECT * FROM v", &offsets)["rows"], json!([{"k": "a", "c": 1, "s": 5}]));
+}
+
+#[test]
+fn a_new_view_waits_for_a_batch_run_where_roles_run_alone() {
+    let case = one_partition(COUNTS);
+    if !case.is_kafka() {
+        return;
+    }
+    let mut first = up(&case);
+    let offsets = case.produce(&first, "e", &[LINE, LINE]);
+    answer(&first, "SELECT * FROM v", &offsets);
+    assert_eq!(first.terminate(), Some(0));
+    let w = "CREATE MATERIALIZED VIEW w AS SELECT k, max(n) AS m FROM e GROUP BY k;";
+    case.write_pipeline(&format!("{COUNTS} {w}"));
+    let (_collect, speed) = (case.start("collect"), case.start("speed"));
+    let serve = case.start_with(&["serve", "--listen", "127.0.0.1:0"], &[("BIFOLD_SERVE__SPEED", &speed.url)]);
+    let body = json!({"sql": "SELECT * FROM w"}).to_string();
+    let full = crate::support::request(&serve, "POST", "/v1/sql", &[], body.into_bytes());
+    let problem = crate::support::problem(&full.reply, 503, "building", &["w"]);
+    assert!(problem["progress"].is_number(), "{problem}");
+    assert!(full.headers.contains_key("retry-after"));
+    crate::support::problem(&serve.get("/v1/views/w/rows"), 503, "building", &["w"]);
+    let view = serve.get("/v1/views/w").json();
+    assert_eq!((&view["state"], &view["coverage"]), (&json!("building"), &Value::Null), "{view}");
+    assert!(view["progress"].is_number(), "{view}");
+    ask(&case, &serve, &["query", "SELECT * FROM w"]).fails(1, &["building", "w"]);
+    let listed = case.run(&["views", "--output", "json"]).json();
+    let w = listed.iter().find(|row| row["view"] == "w").expect("w is listed");
+    assert_eq!(w["state"], "building", "{listed:?}");
+    // The other view answers meanwhile.
+    assert_eq!(answer(&serve, "SELECT c FROM v", &offsets)["rows"], json!([{"c": 2}]));
+    case.run(&["batch", "run", "--at-least", &offsets]).json();
+    assert_eq!(answer(&serve, "SELECT * FROM w", &offsets)["rows"], json!([{"k": "a", "m": 5}]));
+    let offsets = case.produce(&serve, "e", &[&LINE.replace('5', "9")]);
+    assert_eq!(answer(&serve, "SELECT * FROM w", &offsets)["rows"], json!([{"k": "a", "m": 9}]));
+    assert!(ask(&case, &serve, &["verify"]).json().iter().all(|row| row["equal"] == true));
+}
+
+#[test]
+fn a_record_is_read_again_from_its_bytes_when_the_source_changes() {
+    let case = one_partition(COUNTS);
+    let mut first = up(&case);
+    let with_more = r#"{"t":"2026-01-01T00:00:00Z","k":"a","n":5,"extra":40}"#;
+    let wrong = r#"{"t":"2026-01-01T00:00:00Z","k":"a","n":"six"}"#;
+    let offsets = case.produce(&first, "e", &[with_more, wrong]);
+    assert_eq!(answer(&first, "SELECT c FROM v", &offsets)["rows"], json!([{"c": 1}]));
+    crate::support::dead_letters(&case, &first, 1);
+    assert_eq!(first.terminate(), Some(0));
+    case.write_pipeline(&COUNTS.replace("n BIGINT", "n TEXT, extra BIGINT").replace("sum(n)", "sum(extra)"));
+    let second = up(&case);
+    second.wait("the new version", |up| {
+        let _ = case.run(&["batch", "run"]);
+        let reply = up.sql("SELECT c, s FROM v", Some(&offsets));
+        // What was a dead letter under the old schema is one under the new: n is TEXT, and 5 is no text.
+        reply.status == 200 && reply.json()["rows"] == json!([{"c": 1, "s": null}])
+    });
+    assert_eq!(ask(&case, &second, &["verify"]).json()[0]["equal"], true);
 }

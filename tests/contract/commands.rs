@@ -124,8 +124,14 @@ fn check_names_line_column_caret_and_hint() {
 fn check_refuses_wrong_sources() {
     let case = Case::on(COUNTS, None);
     for (table, word) in [
-        ("CREATE TABLE e (t TIMESTAMP, WATERMARK FOR t AS t) WITH (connector = 'file', topic = 'x', format = 'json');", "file"),
-        ("CREATE TABLE e (t TIMESTAMP, WATERMARK FOR t AS t) WITH (connector = 'kafka', topic = 'x', format = 'xml');", "xml"),
+        (
+            "CREATE TABLE e (t TIMESTAMP, WATERMARK FOR t AS t) WITH (connector = 'file', topic = 'x', format = 'json');",
+            "file",
+        ),
+        (
+            "CREATE TABLE e (t TIMESTAMP, WATERMARK FOR t AS t) WITH (connector = 'kafka', topic = 'x', format = 'xml');",
+            "xml",
+        ),
         ("CREATE TABLE e (t TIMESTAMP, WATERMARK FOR t AS t) WITH (connector = 'kafka', format = 'json');", "topic"),
         (
             "CREATE TABLE e (t TIMESTAMP, WATERMARK FOR t AS t) \
@@ -352,16 +358,28 @@ fn verify_names_a_damaged_file_with_3() {
     case.run(&["batch", "run", "--at-least", &offsets]).json();
     assert_eq!(up.terminate(), Some(0));
     let store = case.path("data/store");
-    let archived = |path: &std::path::PathBuf| {
-        path.extension().is_some_and(|extension| extension == "parquet") && path.to_string_lossy().contains("archive")
-    };
-    let file = crate::harness::files_below(&store).into_iter().find(archived).expect("an archived file");
-    let mut bytes = std::fs::read(&file).expect("read");
-    let middle = bytes.len() / 2;
-    bytes.truncate(middle);
-    std::fs::write(&file, bytes).expect("written");
-    let name = file.file_name().expect("a name").to_string_lossy().into_owned();
-    case.run(&["verify", "--offline"]).fails(3, &[&name]);
+    let parquet: Vec<_> = crate::harness::files_below(&store)
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "parquet"))
+        .collect();
+    assert!(parquet.len() >= 2, "an archived file and a batch view's: {parquet:?}");
+    for file in parquet {
+        let whole = std::fs::read(&file).expect("read");
+        let name = file.file_name().expect("a name").to_string_lossy().into_owned();
+        // Cut short; a byte turned; gone.
+        let mut turned = whole.clone();
+        turned[whole.len() / 2] ^= 0x55;
+        for bad in [Some(whole[..whole.len() / 2].to_vec()), Some(turned), None] {
+            match &bad {
+                Some(bytes) => std::fs::write(&file, bytes).expect("written"),
+                None => std::fs::remove_file(&file).expect("removed"),
+            }
+            let ran = case.run(&["verify", "--offline"]);
+            ran.fails(3, &[&name]);
+        }
+        std::fs::write(&file, whole).expect("written");
+    }
+    assert_eq!(case.run(&["verify", "--offline"]).json()[0]["equal"], true);
 }
 
 #[test]

@@ -206,7 +206,11 @@ fn a_folder_of_sql_is_read_in_order_of_name() {
     write(&case, "p/20_views.sql", view);
     write(&case, "p/notes.txt", "not SQL");
     assert_eq!(checked(&case.run(&["check", "--pipeline", "p"])), ["v"]);
-    write(&case, "p/15_bad.sql", "CREATE TABLE\n  f (t TIMESTAMPP) WITH (connector = 'kafka', topic = 'x', format = 'json');");
+    write(
+        &case,
+        "p/15_bad.sql",
+        "CREATE TABLE\n  f (t TIMESTAMPP) WITH (connector = 'kafka', topic = 'x', format = 'json');",
+    );
     case.run(&["check", "--pipeline", "p"]).fails(2, &["15_bad.sql", "TIMESTAMPP", "2", "^"]);
 }
 
@@ -216,7 +220,12 @@ fn settings_reach_the_service() {
     let up = up_with(&case, &[("BIFOLD_SERVE__MAX_RESULT_ROWS", "1")]);
     let lines = [r#"{"t":"2026-01-01T00:00:00Z","k":"a","n":1}"#, r#"{"t":"2026-01-01T00:00:00Z","k":"b","n":1}"#];
     let offsets = case.produce(&up, "e", &lines);
-    crate::support::problem(&up.sql("SELECT * FROM v", Some(&offsets)), 422, "limit-exceeded", &["1", "max_result_rows"]);
+    crate::support::problem(
+        &up.sql("SELECT * FROM v", Some(&offsets)),
+        422,
+        "limit-exceeded",
+        &["1", "max_result_rows"],
+    );
 }
 
 #[test]

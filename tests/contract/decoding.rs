@@ -81,12 +81,8 @@ fn the_first_reason_that_applies() {
     let case = one_partition(&pipeline("n BIGINT", with, COUNT));
     let up = crate::support::up_with(&case, &[("BIFOLD_COLLECT__MAX_RECORD", "100B")]);
     let spaces = " ".repeat(150);
-    let lines: [&[u8]; 4] = [
-        spaces.as_bytes(),
-        &[0xff, b'{'],
-        br#"{"n":"x"}"#,
-        br#"{"t":"1990-01-01T00:00:00Z","n":1.5}"#,
-    ];
+    let lines: [&[u8]; 4] =
+        [spaces.as_bytes(), &[0xff, b'{'], br#"{"n":"x"}"#, br#"{"t":"1990-01-01T00:00:00Z","n":1.5}"#];
     post(&up, &lines);
     let reasons: Vec<Value> = dead_letters(&case, &up, 4).iter().map(|letter| letter["reason"].clone()).collect();
     assert_eq!(reasons, ["too_large", "not_utf8", "wrong_type", "wrong_type"]);
@@ -122,8 +118,11 @@ fn the_bounds_of_event_times() {
 fn event_times_are_unbounded_otherwise() {
     let case = one_partition(&pipeline("n BIGINT", "", COUNT));
     let up = up(&case);
-    let lines: [&[u8]; 3] =
-        [br#"{"t":"0001-01-01T00:00:00Z"}"#, br#"{"t":"9999-12-31T23:59:59.999999Z"}"#, br#"{"t":"1969-07-20T20:17:40"}"#];
+    let lines: [&[u8]; 3] = [
+        br#"{"t":"0001-01-01T00:00:00Z"}"#,
+        br#"{"t":"9999-12-31T23:59:59.999999Z"}"#,
+        br#"{"t":"1969-07-20T20:17:40"}"#,
+    ];
     let offsets = post(&up, &lines);
     let body = answer(&up, "SELECT c FROM v", &offsets);
     assert_eq!(body["rows"], json!([{"c": 3}]));
@@ -132,14 +131,19 @@ fn event_times_are_unbounded_otherwise() {
 
 #[test]
 fn arrays_and_lines_in_one_record_are_several_events() {
-    let case = one_partition(&pipeline("n BIGINT", "", "CREATE MATERIALIZED VIEW v AS SELECT count(*) AS c, sum(n) AS s FROM e;"));
+    let case = one_partition(&pipeline(
+        "n BIGINT",
+        "",
+        "CREATE MATERIALIZED VIEW v AS SELECT count(*) AS c, sum(n) AS s FROM e;",
+    ));
     let up = up(&case);
     let array = br#"[{"t":"2026-01-01T00:00:00Z","n":1},{"t":"2026-01-01T00:00:00Z","n":"x"},17,{"t":"2026-01-01T00:00:00Z","n":4}]"#;
     let offsets = post(&up, &[array.as_slice(), b"[]"]);
     let body = answer(&up, "SELECT c, s FROM v", &offsets);
     assert_eq!(body["rows"], json!([{"c": 2, "s": 5}]), "{body}");
     let letters = dead_letters(&case, &up, 2);
-    let places: Vec<_> = letters.iter().map(|l| (l["offset"].clone(), l["index"].clone(), l["reason"].clone())).collect();
+    let places: Vec<_> =
+        letters.iter().map(|l| (l["offset"].clone(), l["index"].clone(), l["reason"].clone())).collect();
     assert_eq!(
         places,
         [(json!(0), json!(1), json!("wrong_type")), (json!(0), json!(2), json!("malformed"))],
@@ -255,7 +259,8 @@ fn columns_take_what_their_types_say() {
 
 #[test]
 fn objects_and_arrays_into_struct_list_and_json() {
-    let views = "CREATE MATERIALIZED VIEW v AS SELECT r['a'] AS a, l[1] AS first, j, count(*) AS c FROM e GROUP BY 1, 2, 3;";
+    let views =
+        "CREATE MATERIALIZED VIEW v AS SELECT r['a'] AS a, l[1] AS first, j, count(*) AS c FROM e GROUP BY 1, 2, 3;";
     let case = one_partition(&pipeline(TYPES, "", views));
     let up = up(&case);
     let line = br#"{"t":"2026-01-01T00:00:00Z","r":{"a":5,"z":"y","more":1},"l":[7,8],"j":{"k":[1,2]}}"#;
@@ -275,7 +280,11 @@ fn numbers_are_timestamps_only_with_a_unit() {
         ("ns", "1767225600000001999", "2026-01-01T00:00:00.000001Z"),
     ] {
         let with = format!(", timestamp_unit = '{unit}'");
-        let case = one_partition(&pipeline("n BIGINT", &with, "CREATE MATERIALIZED VIEW v AS SELECT t, count(*) AS c FROM e GROUP BY t;"));
+        let case = one_partition(&pipeline(
+            "n BIGINT",
+            &with,
+            "CREATE MATERIALIZED VIEW v AS SELECT t, count(*) AS c FROM e GROUP BY t;",
+        ));
         let up = up(&case);
         let offsets = post(&up, &[format!("{{\"t\":{number}}}").as_bytes()]);
         assert_eq!(up.rows("SELECT t FROM v", &offsets), [json!({"t": time})], "{unit}");
@@ -312,7 +321,9 @@ fn what_kafka_holds_beforehand_is_read_and_aborted_transactions_are_not() {
             false => producer.abort_transaction(patience).expect("aborted"),
         }
     }
-    up.wait("the committed transaction", |up| up.sql("SELECT c FROM v", Some("latest")).json()["rows"] == json!([{"c": 4}]));
+    up.wait("the committed transaction", |up| {
+        up.sql("SELECT c FROM v", Some("latest")).json()["rows"] == json!([{"c": 4}])
+    });
     // 1 + 3 aborted + marker + 3 committed + marker: the log's end is beyond the markers.
     let body = answer(&up, "SELECT c FROM v", &format!("{}/0:9", case.topic));
     assert_eq!(body["coverage"][0]["partitions"][0]["speed"][1], 9, "{body}");

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::Service;
-use crate::support::{COUNTS, answer, configure, metric, one_partition, partitions, pipeline, problem, request, up, up_with};
+use crate::support::{
+    COUNTS, answer, configure, metric, one_partition, partitions, pipeline, problem, request, up, up_with,
+};
 
 const LINES: [&str; 3] = [
     r#"{"t":"2026-01-01T00:00:00Z","k":"a","n":5}"#,
@@ -200,7 +202,8 @@ fn too_many_rows_is_an_error_not_a_cut() {
     configure(&case, "[serve]\nmax_result_rows = 2\n");
     let up = up(&case);
     let offsets = case.produce(&up, "e", &LINES);
-    let body = problem(&up.sql("SELECT * FROM v", Some(&offsets)), 422, "limit-exceeded", &["2", "serve.max_result_rows"]);
+    let body =
+        problem(&up.sql("SELECT * FROM v", Some(&offsets)), 422, "limit-exceeded", &["2", "serve.max_result_rows"]);
     assert!(body.get("rows").is_none());
     assert_eq!(answer(&up, "SELECT * FROM v LIMIT 2", &offsets)["rows"].as_array().map(Vec::len), Some(2));
     assert_eq!(answer(&up, "SELECT count(*) AS n FROM v", &offsets)["rows"], json!([{"n": 3}]));
@@ -379,7 +382,10 @@ fn events_are_appended_as_they_are() {
     assert_eq!(post(vec![0, 255, 1, b'\n', 254], "image/png"), (2, at(5)));
     assert_eq!(post(vec![], "application/json").0, 0);
     assert_eq!(post(format!("{}\n", LINES[0]).into(), "application/json"), (1, at(6)));
-    assert_eq!(answer(&up, "SELECT k, c FROM v ORDER BY k", &at(6))["rows"], json!([{"k": "a", "c": 2}, {"k": "b", "c": 1}]));
+    assert_eq!(
+        answer(&up, "SELECT k, c FROM v ORDER BY k", &at(6))["rows"],
+        json!([{"k": "a", "c": 2}, {"k": "b", "c": 1}])
+    );
     let letters = crate::support::dead_letters(&case, &up, 3);
     let reasons: Vec<&str> = letters.iter().map(|letter| letter["reason"].as_str().expect("a reason")).collect();
     assert_eq!(reasons, ["too_large", "not_utf8", "not_utf8"]);

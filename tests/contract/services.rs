@@ -55,7 +55,8 @@ fn sigterm_ends_requests_that_wait() {
     let case = one_partition(COUNTS);
     let mut up = up(&case);
     let beyond = format!("{}/0:1000", case.topic);
-    let mut asking = case.command(&["query", "SELECT * FROM v", "--at-least", &beyond, "--timeout", "55s", "--url", &up.url]);
+    let mut asking =
+        case.command(&["query", "SELECT * FROM v", "--at-least", &beyond, "--timeout", "55s", "--url", &up.url]);
     let mut asking = asking.stderr(std::process::Stdio::null()).spawn().expect("it starts");
     up.wait("the request", |up| up.get("/healthz").status == 200);
     assert_eq!(up.terminate(), Some(0), "{}", up.stderr());
@@ -228,7 +229,9 @@ fn roles_of_their_own_on_kafka() {
     let p = &body["coverage"][0]["partitions"][0];
     assert_eq!((&p["batch"], &p["speed"]), (&json!([0, 3]), &json!([3, 4])));
     assert_eq!(ask(&case, &serve, &["verify"]).json()[0]["equal"], true);
-    collect.wait("the count of dead letters", |collect| metric(collect, "bifold_dead_letters_total", &[("reason", "malformed")]) == 1.0);
+    collect.wait("the count of dead letters", |collect| {
+        metric(collect, "bifold_dead_letters_total", &[("reason", "malformed")]) == 1.0
+    });
     assert_eq!(metric(&speed, "bifold_dead_letters_total", &[]), 0.0, "counted by collect alone");
     // A missing speed layer lowers f: still an answer, by what is durable.
     speed.wait("the epoch", |_| serve.get("/v1/sources").json()["sources"][0]["partitions"][0]["folded"] == 4);

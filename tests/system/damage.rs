@@ -70,10 +70,13 @@ fn version_of_by_key(case: &Case) -> bifold_ledger::VersionId {
 /// Adds one to the first number of a column of states.
 fn plus_one(column: &ArrayRef) -> ArrayRef {
     if let Some(numbers) = column.as_any().downcast_ref::<Int64Array>() {
-        return Arc::new(numbers.iter().enumerate().map(|(i, n)| n.map(|n| n + i64::from(i == 0))).collect::<Int64Array>());
+        return Arc::new(
+            numbers.iter().enumerate().map(|(i, n)| n.map(|n| n + i64::from(i == 0))).collect::<Int64Array>(),
+        );
     }
     let numbers = column.as_any().downcast_ref::<Decimal128Array>().expect("a count or a sum");
-    let changed = numbers.iter().enumerate().map(|(i, n)| n.map(|n| n + i128::from(i == 0))).collect::<Decimal128Array>();
+    let changed =
+        numbers.iter().enumerate().map(|(i, n)| n.map(|n| n + i128::from(i == 0))).collect::<Decimal128Array>();
     Arc::new(changed.with_data_type(numbers.data_type().clone()))
 }
 
@@ -277,12 +280,22 @@ fn a_newer_format_is_said_by_every_command_and_how_to_mend_it() {
         if case.is_kafka() {
             for role in ["collect", "speed", "serve"] {
                 let mut service = case.spawn(&[role, "--listen", "127.0.0.1:0"], &[("BIFOLD_STARTUP_TIMEOUT", "3s")]);
-                assert_eq!(service.wait_exit(std::time::Duration::from_secs(30)), Some(1), "{role}: {}", service.stderr());
+                assert_eq!(
+                    service.wait_exit(std::time::Duration::from_secs(30)),
+                    Some(1),
+                    "{role}: {}",
+                    service.stderr()
+                );
                 says(&service.stderr(), role);
             }
         }
-        let commands: &[&[&str]] =
-            &[&["verify", "--offline"], &["views"], &["batch", "run"], &["dead-letters", "e"], &["verify", "--url", NOBODY]];
+        let commands: &[&[&str]] = &[
+            &["verify", "--offline"],
+            &["views"],
+            &["batch", "run"],
+            &["dead-letters", "e"],
+            &["verify", "--url", NOBODY],
+        ];
         for command in commands {
             let ran = case.run(command);
             assert_eq!(ran.code, Some(1), "{command:?}: {}{}", ran.stdout, ran.stderr);

@@ -42,7 +42,8 @@ pub(crate) fn expected(numbers: impl IntoIterator<Item = usize>) -> (Vec<Value>,
         group.1 += i;
         all.push(i);
     }
-    let by_key = groups.iter().map(|((minute, k), (c, s))| json!({ "minute": minute, "k": k, "c": c, "s": s })).collect();
+    let by_key =
+        groups.iter().map(|((minute, k), (c, s))| json!({ "minute": minute, "k": k, "c": c, "s": s })).collect();
     let sum = (!all.is_empty()).then(|| all.iter().sum::<usize>());
     (by_key, vec![json!({ "c": all.len(), "s": sum, "low": all.iter().min(), "high": all.iter().max() })])
 }

@@ -81,8 +81,10 @@ fn up_killed_at_every_failpoint_counts_exactly() {
 /// Every dead letter is kept once.
 fn assert_dead_letters(case: &Case, count: usize, why: &str) {
     let letters = case.run(&["dead-letters", "e", "--output", "json"]).json();
-    let places: BTreeSet<String> =
-        letters.iter().map(|letter| format!("{}/{}:{}", letter["topic"], letter["partition"], letter["offset"])).collect();
+    let places: BTreeSet<String> = letters
+        .iter()
+        .map(|letter| format!("{}/{}:{}", letter["topic"], letter["partition"], letter["offset"]))
+        .collect();
     assert_eq!((letters.len(), places.len()), (count, count), "{why}: dead letters");
 }
 
@@ -269,7 +271,8 @@ impl Load {
                     Some(producer) => runtime.block_on(async {
                         let mut waiting = vec![];
                         for line in lines(numbers.iter().copied()) {
-                            let record = rdkafka::producer::FutureRecord::<(), [u8]>::to(&topic).payload(line.as_bytes());
+                            let record =
+                                rdkafka::producer::FutureRecord::<(), [u8]>::to(&topic).payload(line.as_bytes());
                             waiting.push(producer.send_result(record).map_err(|(e, _)| e).expect("there is room"));
                         }
                         for delivery in waiting {
@@ -391,7 +394,9 @@ fn failpoints_in_sources() -> BTreeMap<String, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut found = BTreeMap::new();
     let mut folders: Vec<PathBuf> = ["batch/src", "speed/src", "serving/src", "cli/src"].map(|f| root.join(f)).into();
-    folders.extend(std::fs::read_dir(root.join("shared")).expect("a folder").map(|e| e.expect("an entry").path().join("src")));
+    folders.extend(
+        std::fs::read_dir(root.join("shared")).expect("a folder").map(|e| e.expect("an entry").path().join("src")),
+    );
     for file in folders.iter().flat_map(|folder| crate::harness::files_below(folder)) {
         let Ok(text) = std::fs::read_to_string(&file) else { continue };
         for part in text.split("failpoint(\"").skip(1) {

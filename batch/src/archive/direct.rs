@@ -32,8 +32,8 @@ pub async fn table(
     part: Option<&Part>,
 ) -> Result<DataFrame, Error> {
     // A scan takes a path that is not there for an empty folder.
-    let checks = stream::iter(files).map(|file| store.check_length(file)).buffer_unordered(CHECKS_AT_ONCE);
-    checks.try_collect::<()>().await?;
+    let checks: Vec<_> = files.iter().map(|file| store.check_length(file)).collect();
+    stream::iter(checks).buffer_unordered(CHECKS_AT_ONCE).try_collect::<()>().await?;
     let url = ObjectStoreUrl::parse(STORE)?;
     engine.context().runtime_env().register_object_store(url.as_ref(), Arc::clone(&store.store));
     let paths = files.iter().map(|file| ListingTableUrl::parse(format!("{STORE}{}", store.layout.object(&file.path))));

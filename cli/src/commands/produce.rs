@@ -34,7 +34,8 @@ pub(crate) async fn run(common: &Common, produce: Produce) -> Result<(), Exit> {
     let topic = source.topics[0].clone();
     let target = target(&context, &produce.shot).await?;
     if let Target::Log(log) = &target {
-        let described = within(produce.shot.timeout, &context.log_name(), log.describe(std::slice::from_ref(&topic))).await?;
+        let described =
+            within(produce.shot.timeout, &context.log_name(), log.describe(std::slice::from_ref(&topic))).await?;
         let partitions = match (produce.create_topic, context.is_local()) {
             (Some(partitions), _) => Some(partitions),
             (None, true) => Some(context.config.log.partitions),

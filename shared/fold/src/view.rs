@@ -14,6 +14,7 @@ mod aggregate;
 mod check;
 mod compile;
 mod shape;
+mod total;
 mod wrong;
 
 use std::sync::Arc;

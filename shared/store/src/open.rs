@@ -29,7 +29,9 @@ pub fn open(url: &str) -> Result<(Arc<dyn ObjectStore>, Path), Error> {
     let root = Path::from_url_path(parsed.path()).map_err(|e| failed(e.to_string()))?;
     let store: Result<Arc<dyn ObjectStore>, object_store::Error> = match parsed.scheme() {
         "s3" => AmazonS3Builder::from_env().with_url(url).with_retry(retry()).build().map(|s| Arc::new(s) as _),
-        "gs" => GoogleCloudStorageBuilder::from_env().with_url(url).with_retry(retry()).build().map(|s| Arc::new(s) as _),
+        "gs" => {
+            GoogleCloudStorageBuilder::from_env().with_url(url).with_retry(retry()).build().map(|s| Arc::new(s) as _)
+        }
         "az" => MicrosoftAzureBuilder::from_env().with_url(url).with_retry(retry()).build().map(|s| Arc::new(s) as _),
         scheme => return Err(failed(format!("unknown scheme {scheme:?}; use file://, s3://, gs:// or az://"))),
     };

@@ -78,7 +78,8 @@ impl Accumulator for Varying {
             _,
         ] = state[..]
         {
-            let varies = |mean: f64, squares: f64| squares.is_nan() || squares > count as f64 * (mean * ROUNDING).powi(2);
+            let varies =
+                |mean: f64, squares: f64| squares.is_nan() || squares > count as f64 * (mean * ROUNDING).powi(2);
             if !varies(mean1, squares1) || !varies(mean2, squares2) {
                 return Ok(ScalarValue::Float64(None));
             }

@@ -58,11 +58,11 @@ pub(super) fn prepare(expr: &Expr, input: &DFSchema, ty: &DataType) -> Result<Ca
     }
     let ordered = order == Order::Needed;
     if ordered && !params.distinct {
-        if input.index_of_column_by_name(None, "_offset").is_none() {
+        let Some(log_order) = log_order(input) else {
             let message = format!("{function}() over unnested values has no order that every merge keeps");
             return Err(refuse(message, "use an aggregate to which order does not matter, or DISTINCT"));
-        }
-        params.order_by.extend(log_order());
+        };
+        params.order_by.extend(log_order);
     }
     without_repeats(&mut params.order_by);
     let plain = Expr::AggregateFunction(AggregateFunction { func: call.func.clone(), params: params.clone() });
@@ -108,10 +108,12 @@ pub(super) fn try_out(call: &AggregateFunctionExpr) -> Result<(), Refused> {
     })
 }
 
-/// The event's place in the log: it makes every order unique, so that ties fall alike however states merge.
-fn log_order() -> impl Iterator<Item = SortExpr> {
-    let columns = ["_topic", "_partition", "_offset", "_index"];
-    columns.into_iter().map(|name| Expr::Column(Column::from_name(name)).sort(true, false))
+/// The event's place in the log, if `input` has it: it makes every order unique, so that ties fall alike however states
+/// merge.
+fn log_order(input: &DFSchema) -> Option<Vec<SortExpr>> {
+    let columns = ["_topic", "_partition", "_offset", "_index"].into_iter();
+    let places = columns.map(|name| input.qualified_field_with_unqualified_name(name).ok());
+    places.map(|place| place.map(|place| Expr::Column(Column::from(place)).sort(true, false))).collect()
 }
 
 /// Whether `expr` is a difference between times: its sums wrap silently, and no wider type could hold them.

@@ -25,7 +25,7 @@ use datafusion::sql::parser::Statement as DataFusionStatement;
 use datafusion::sql::sqlparser::ast::Statement;
 use sha2::{Digest, Sha256};
 
-use super::{View, aggregate, check, shape, wrong};
+use super::{View, aggregate, check, shape, total, wrong};
 use crate::engine::Engine;
 use crate::error::PipelineError;
 use crate::pipeline::{Pipeline, ViewText};
@@ -124,6 +124,7 @@ fn state_of(engine: &Engine, source: &Source) -> DataFusionResult<SessionState> 
 /// Type coercion and constant folding alone: no rule that may restructure the aggregate.
 fn analyse(state: &SessionState, plan: LogicalPlan) -> DataFusionResult<LogicalPlan> {
     let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
+    let plan = total::total(plan)?;
     let context = OptimizerContext::new_with_config_options(Arc::clone(state.config_options()));
     let context = context.with_skip_failing_rules(false);
     Optimizer::with_rules(vec![Arc::new(SimplifyExpressions::new())]).optimize(plan, &context, |_, _| {})
