@@ -411,3 +411,46 @@ fn several_sources_and_views_in_one_pipeline() {
     assert!(ask(&case, &up, &["verify"]).json().iter().all(|row| row["equal"] == true));
     assert_eq!(ask(&case, &up, &["verify", "w"]).json().len(), 1);
 }
+
+#[test]
+fn nothing_to_do_is_0() {
+    let case = one_partition(COUNTS);
+    let listed = case.run(&["views", "--output", "json"]).json();
+    assert_eq!((listed.len(), &listed[0]["view"]), (1, &json!("v")), "{listed:?}");
+    assert_eq!(case.run(&["dead-letters", "e"]).json().len(), 0);
+    let up = up(&case);
+    assert_eq!(case.run(&["batch", "run"]).json()[0]["mode"], "none");
+    let report = &ask(&case, &up, &["verify"]).json()[0];
+    assert_eq!((&report["equal"], &report["groups"]), (&json!(true), &json!(0)), "{report}");
+    let ran = case.run_with(&["produce", "e", "--url", &up.url], &[], b"");
+    assert_eq!(ran.json()[0], json!({"source": "e", "records": 0, "offsets": ""}));
+}
+
+#[test]
+fn dead_letters_as_csv_and_table() {
+    let case = one_partition(COUNTS);
+    let up = up(&case);
+    up.post("/v1/events/e", b"nope".to_vec());
+    crate::support::dead_letters(&case, &up, 1);
+    let csv = case.run(&["dead-letters", "e", "--output", "csv"]);
+    let header = "topic,partition,offset,index,timestamp,reason,detail,payload_base64";
+    assert_eq!(csv.stdout.lines().next(), Some(header), "{}", csv.stderr);
+    assert!(
+        csv.stdout.contains(&format!("{},0,0,0,", case.topic)) && csv.stdout.contains("bm9wZQ=="),
+        "{}",
+        csv.stdout
+    );
+    assert!(case.run(&["dead-letters", "e", "--output", "table"]).stdout.contains("malformed"));
+}
+
+#[test]
+fn the_timeout_of_one_shots_holds() {
+    // A server that takes the connection and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", silent.local_addr().expect("an address"));
+    let case = Case::on(COUNTS, None);
+    let started = std::time::Instant::now();
+    case.run(&["query", "SELECT 1 AS one", "--url", &url, "--timeout", "1s"]).fails(1, &[&url]);
+    case.run(&["verify", "--url", &url, "--timeout", "1s"]).fails(1, &[&url]);
+    assert!(started.elapsed() < std::time::Duration::from_secs(40), "{:?}", started.elapsed());
+}

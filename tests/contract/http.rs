@@ -222,6 +222,12 @@ fn a_slow_query_is_stopped() {
     let started = Instant::now();
     let body = json!({"sql": slow, "timeout_ms": 300}).to_string();
     problem(&up.post("/v1/sql", body.into_bytes()), 504, "timeout", &[]);
+    let busy = || crate::support::cpu_ticks(&up);
+    up.wait("the end of the query's work", |_| {
+        let before = busy();
+        std::thread::sleep(Duration::from_millis(500));
+        busy() - before < 25
+    });
     assert!(started.elapsed() < Duration::from_secs(20), "it is stopped: {:?}", started.elapsed());
     assert_eq!(up.sql("SELECT 1 AS one", None).status, 200, "the server goes on");
 }
@@ -460,4 +466,62 @@ fn health_readiness_and_metrics() {
         let found = |line: &&str| line.starts_with("bifold_lag_offsets{") && labels.iter().all(|l| line.contains(l));
         assert!(metrics.text.lines().any(|line| found(&line)), "{role}: {}", metrics.text);
     }
+}
+
+#[test]
+fn timeout_ms_may_exceed_query_timeout() {
+    let case = one_partition(COUNTS);
+    configure(&case, "[serve]\nquery_timeout = '200ms'\n");
+    let up = up(&case);
+    let next = format!("{}/0:1", case.topic);
+    let short = sql_body(&up, &json!({"sql": "SELECT * FROM v", "at_least": next})).reply;
+    problem(&short, 503, "not-yet", &[&case.topic, "asked for 1"]);
+    let mut long =
+        case.command(&["query", "SELECT c FROM v", "--at-least", &next, "--timeout", "50s", "--url", &up.url]);
+    let long = long.stdout(std::process::Stdio::piped()).spawn().expect("it starts");
+    std::thread::sleep(Duration::from_millis(500));
+    case.produce(&up, "e", &LINES[..1]);
+    let ended = long.wait_with_output().expect("it ends");
+    let body: Value = serde_json::from_slice(&ended.stdout).expect("the body");
+    assert_eq!(body["rows"], json!([{"c": 1}]));
+}
+
+#[test]
+fn a_record_longer_than_max_record_is_appended_all_the_same() {
+    let case = one_partition(COUNTS);
+    let up = up(&case);
+    let long = |n: usize| format!(r#"{{"t":"2026-01-01T00:00:00Z","k":"a","n":1,"pad":"{}"}}"#, "x".repeat(n));
+    // The default is 1 MiB: 1,048,576 bytes.
+    let most = long((1 << 20) - long(0).len());
+    assert_eq!(most.len(), 1 << 20);
+    let offsets = case_offsets(&up, &[&most]);
+    assert_eq!(up.rows("SELECT c FROM v", &offsets), [json!({"c": 1})]);
+    // Kafka's brokers judge what is compressed: this passes there, too.
+    let offsets = case_offsets(&up, &[&long(1 << 20), LINES[0]]);
+    assert_eq!(up.rows("SELECT c FROM v", &offsets), [json!({"c": 2})]);
+    assert_eq!(crate::support::dead_letters(&case, &up, 1)[0]["reason"], "too_large");
+}
+
+fn case_offsets(up: &Service, lines: &[&str]) -> String {
+    let reply = up.post("/v1/events/e", lines.join("\n").into_bytes());
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    reply.json()["offsets"].as_str().expect("offsets").to_string()
+}
+
+#[test]
+fn keys_are_the_text_of_the_column() {
+    let case = partitions(COUNTS, 7);
+    let up = up(&case);
+    for (value, key) in [("42", "42"), ("\"é\"", "é"), ("-7", "-7")] {
+        let column = if value.starts_with('"') { "k" } else { "n" };
+        let line = format!(r#"{{"t":"2026-01-01T00:00:00Z","{column}":{value}}}"#);
+        let reply = up.post(&format!("/v1/events/e?key={column}"), line.into_bytes());
+        let offsets = reply.json()["offsets"].as_str().expect("offsets").to_string();
+        let expected = crate::support::murmur2_partition(key.as_bytes(), 7);
+        let found: Vec<i32> = crate::support::positions(&offsets).into_keys().map(|(_, partition)| partition).collect();
+        assert_eq!(found, [expected], "{value}");
+    }
+    // A line without the column, and one that cannot be read, are appended without a key.
+    let reply = up.post("/v1/events/e?key=k", b"{}\nnope\n".to_vec());
+    assert_eq!((reply.status, &reply.json()["accepted"]), (200, &json!(2)));
 }

@@ -22,12 +22,11 @@ fn store() -> Case {
     for part in 1..4 {
         let new = lines(part * 100..(part + 1) * 100);
         let new: Vec<&str> = new.iter().map(String::as_str).collect();
-        case.produce(&up, "e", &new);
-        check(&up, 0..(part + 1) * 100, "before the damage");
-        // What is counted is committed soon after.
         let folded = || entries(&case).iter().filter(|entry| matches!(entry.body, Body::Folded { .. })).count();
         let before = folded();
-        up.wait("an epoch", |_| folded() > before || part < 3);
+        case.produce(&up, "e", &new);
+        check(&up, 0..(part + 1) * 100, "before the damage");
+        up.wait("an epoch", |_| folded() > before);
     }
     verify(&case, &up, "before the damage");
     assert_eq!(up.terminate(), Some(0), "{}", up.stderr());
@@ -303,4 +302,49 @@ fn a_newer_format_is_said_by_every_command_and_how_to_mend_it() {
         }
         assert_eq!(entry_paths(&case).len() as u64, number, "nobody wrote behind it");
     }
+}
+
+#[test]
+fn a_damaged_snapshot_or_hint_only_slows_reading_down() {
+    let case = Case::on(PIPELINE, None);
+    produce(&case, &lines(0..100));
+    let mut up = case.start("up");
+    check(&up, 0..100, "before the damage");
+    assert_eq!(up.terminate(), Some(0), "{}", up.stderr());
+    crate::restart::fill_ledger(&case, 1_001);
+    let source = case.path("data/store/sources/e");
+    let snapshots = crate::harness::files_below(&source.join("ledger-snapshots"));
+    assert_eq!(snapshots.len(), 1);
+    verify_offline(&case, "through the snapshot");
+    for damaged in [&snapshots[0], &source.join("ledger-head.json")] {
+        cut_short(damaged);
+        verify_offline(&case, "past a damaged snapshot or hint");
+        std::fs::remove_file(damaged).expect("it is there");
+        verify_offline(&case, "past a missing snapshot or hint");
+    }
+}
+
+#[test]
+fn a_ledger_entry_cut_short_stops_everything_and_is_named() {
+    let case = store();
+    let (number, _, _) = newest_delta(&case);
+    let path = case.path("data/store/sources/e/ledger").join(format!("{number:020}.json"));
+    cut_short(&path);
+    let before = entry_paths(&case).len();
+    for command in [&["views"][..], &["batch", "run"], &["dead-letters", "e"]] {
+        case.run(command).fails(1, &[&format!("entry {number} of the ledger of e")]);
+    }
+    let mut up = case.spawn(&["up", "--listen", "127.0.0.1:0"], &[]);
+    assert_eq!(up.wait_exit(std::time::Duration::from_secs(30)), Some(1), "{}", up.stderr());
+    assert!(up.stderr().contains(&format!("entry {number} of the ledger of e")), "{}", up.stderr());
+    assert_eq!(entry_paths(&case).len(), before, "nobody writes behind it");
+}
+
+#[test]
+#[ignore = "defect: verify ends with 1, not 3, where the damaged file is an entry of the ledger"]
+fn verify_ends_with_3_at_a_ledger_entry_cut_short() {
+    let case = store();
+    let (number, _, _) = newest_delta(&case);
+    cut_short(&case.path("data/store/sources/e/ledger").join(format!("{number:020}.json")));
+    case.run(&["verify", "--offline"]).fails(3, &[&format!("entry {number} of the ledger of e")]);
 }

@@ -88,10 +88,3 @@ pub(crate) fn produce(case: &Case, lines: &[String]) {
 pub(crate) fn batch(case: &Case, service: &Service) -> Vec<Value> {
     case.run(&["batch", "run", "--at-least", "latest", "--url", &service.url, "--output", "json"]).json()
 }
-
-/// The partitions of the coverage of `view`.
-pub(crate) fn coverage(service: &Service, view: &str) -> Vec<Value> {
-    let reply = service.sql(&format!("SELECT count(*) AS n FROM {view}"), Some("latest"));
-    assert_eq!(reply.status, 200, "{}", reply.text);
-    reply.json()["coverage"][0]["partitions"].as_array().expect("partitions").clone()
-}

@@ -32,7 +32,7 @@ const POINTS: &[&str] = &[
 ];
 
 /// Waits until the armed process has ended itself at `point`.
-fn assert_reached(service: &mut Service, point: &str) {
+pub(crate) fn assert_reached(service: &mut Service, point: &str) {
     let name = point.split(':').next().expect("a name");
     let until = Instant::now() + PATIENCE;
     let status = loop {
@@ -214,7 +214,7 @@ fn killed_between_an_entry_its_snapshot_and_the_hint_counts_exactly() {
 }
 
 /// Adds entries that change nothing, up to entry `upto`.
-fn fill_ledger(case: &Case, upto: u64) {
+pub(crate) fn fill_ledger(case: &Case, upto: u64) {
     use bifold_ledger::{Body, VersionId};
     let (store, root) = bifold_store::open(&format!("file://{}", case.path("data/store").display())).expect("a store");
     let files = bifold_store::SourceFiles::new(store, &root, "e");
@@ -363,6 +363,49 @@ fn up_killed_at_random_under_load_counts_exactly() {
     verify(&case, &up, &why);
     assert_eq!(up.terminate(), Some(0));
     verify_offline(&case, &why);
+}
+
+#[test]
+fn roles_killed_at_random_under_load_count_exactly() {
+    if crate::harness::brokers().is_none() {
+        println!("not run: BIFOLD_TEST_KAFKA names no broker");
+        return;
+    }
+    let seed: u64 = std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(rand::random);
+    println!("seed {seed}: SEED={seed} runs it again");
+    let mut random = StdRng::seed_from_u64(seed);
+    let case = Case::new(PIPELINE);
+    case.create_topic(3);
+    let roles = Roles::new(&case);
+    let fast = [("BIFOLD_COLLECT__FLUSH_INTERVAL", "30ms"), ("BIFOLD_SPEED__EPOCH_INTERVAL", "30ms")];
+    let names = ["collect", "speed", "serve"];
+    let mut running = names.map(|role| roles.spawn(role, &fast));
+    running.iter_mut().for_each(Service::wait_ready);
+    let load = Load::start(&case);
+    for _ in 0..8 {
+        let mut run = case.spawn(&["batch", "run"], &[]);
+        std::thread::sleep(Duration::from_millis(random.random_range(0..700)));
+        let i = random.random_range(0..names.len());
+        running[i].kill();
+        if random.random_bool(0.5) {
+            run.kill();
+        }
+        std::thread::sleep(Duration::from_millis(random.random_range(0..300)));
+        running[i] = roles.spawn(names[i], &fast);
+        let ended = run.wait_exit(PATIENCE);
+        assert!(matches!(ended, Some(0) | None), "seed {seed}: {}", run.stderr());
+    }
+    running.iter_mut().for_each(Service::kill);
+    let running = names.map(|role| roles.start(role));
+    let numbers: Vec<usize> = load.end().into_iter().map(|(i, _)| i).collect();
+    println!("seed {seed}: {} events", numbers.len());
+    let why = format!("seed {seed}");
+    let serve = &running[2];
+    check(serve, numbers.clone(), &why);
+    verify(&case, serve, &why);
+    batch(&case, serve);
+    check(serve, numbers, &why);
+    verify(&case, serve, &why);
 }
 
 /// The numbers of the events in the case's local log, in no order.

@@ -1,1 +1,308 @@
-//! To be written.
+//! Four processes, `collect`, `speed`, `serve` and `batch run`, on one Kafka and one store: the answers of `up`.
+//!
+//! What they read comes from a foreign producer, of two topics: lz4, keys, null values, aborted transactions.
+
+use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bifold_ledger::{Body, Entry};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use serde_json::{Value, json};
+
+use crate::events::{verify, verify_offline};
+use crate::harness::{Case, Service, brokers, files_below};
+use crate::restart::{Roles, free_port};
+
+const PIPELINE: &str = "\
+    CREATE TABLE e (t TIMESTAMP, k TEXT, n BIGINT, WATERMARK FOR t AS t - INTERVAL '5 seconds') \
+    WITH (connector = 'kafka', topic = '{topic}', format = 'json'); \
+    CREATE TABLE u (t TIMESTAMP, k TEXT, w DECIMAL(10,2), WATERMARK FOR t AS t) \
+    WITH (connector = 'kafka', topic = '{topic}-b', format = 'json'); \
+    CREATE MATERIALIZED VIEW by_key AS SELECT tumble(t, INTERVAL '1 minute') AS minute, k, count(*) AS c, sum(n) AS s, \
+    count(DISTINCT n) AS d, approx_distinct(n) AS a FROM e GROUP BY 1, 2; \
+    CREATE MATERIALIZED VIEW total AS SELECT count(*) AS c, sum(n) AS s FROM e; \
+    CREATE MATERIALIZED VIEW weights AS SELECT k, count(*) AS c, sum(w) AS w, min(t) AS first FROM u GROUP BY k;";
+
+const QUERIES: [&str; 4] = [
+    "SELECT * FROM by_key ORDER BY minute, k",
+    "SELECT * FROM total",
+    "SELECT * FROM weights ORDER BY k",
+    "SELECT w.k AS k, sum(b.c) AS c, max(w.w) AS w FROM weights w JOIN by_key b ON w.k = b.k GROUP BY w.k ORDER BY 1",
+];
+
+fn event(i: usize) -> String {
+    format!(r#"{{"t":"2026-01-01T00:{:02}:{:02}Z","k":"k{}","n":{i}}}"#, i / 60 % 60, i % 60, i % 5)
+}
+
+fn weight(i: usize) -> String {
+    format!(r#"{{"t":"2026-01-01 00:00:{:02}","k":"k{}","w":{i}.25}}"#, i % 60, i % 5)
+}
+
+/// A record for the foreign producer: key and value, or a tombstone.
+type Keyed = (String, Option<String>);
+
+/// Produces with lz4: by confluent-kafka for Python, else by kcat, else by a client in this process.
+fn produce_foreign(case: &Case, topic: &str, records: &[Keyed]) -> &'static str {
+    let brokers = brokers().expect("a broker");
+    let python = Command::new("python3").args(["-c", "import confluent_kafka"]).stderr(Stdio::null()).status();
+    let input: String = records.iter().map(|(k, v)| format!("{k}\t{}\n", v.as_deref().unwrap_or_default())).collect();
+    let run = |mut command: Command| {
+        use std::io::Write;
+        let mut child = command.stdin(Stdio::piped()).spawn().expect("it starts");
+        child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("it reads");
+        assert!(child.wait().expect("it ends").success());
+    };
+    if python.is_ok_and(|status| status.success()) {
+        let script = "\
+import sys
+from confluent_kafka import Producer
+p = Producer({'bootstrap.servers': sys.argv[1], 'compression.type': 'lz4', 'linger.ms': 20})
+for line in sys.stdin:
+    k, v = line.rstrip('\\n').split('\\t', 1)
+    p.produce(sys.argv[2], key=k, value=v or None)
+    p.poll(0)
+sys.exit(p.flush(30))
+";
+        std::fs::write(case.path("foreign.py"), script).expect("write the script");
+        let mut command = Command::new("python3");
+        command.arg(case.path("foreign.py")).args([&brokers, topic]);
+        run(command);
+        return "confluent-kafka for Python";
+    }
+    if Command::new("kcat").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok() {
+        let mut command = Command::new("kcat");
+        command.args(["-P", "-b", &brokers, "-t", topic, "-K", "\t", "-Z", "-z", "lz4"]);
+        run(command);
+        return "kcat";
+    }
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &brokers)
+        .set("compression.type", "lz4")
+        .create()
+        .expect("a producer");
+    for (key, value) in records {
+        let mut record = BaseRecord::<str, str>::to(topic).key(key);
+        record.payload = value.as_deref();
+        producer.send(record).map_err(|(e, _)| e).expect("there is room");
+    }
+    producer.flush(Duration::from_secs(30)).expect("delivered");
+    "a client in this process"
+}
+
+/// Produces in a transaction, and commits or aborts it.
+fn transaction(topic: &str, values: &[String], commit: bool) {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", brokers().expect("a broker"))
+        .set("transactional.id", format!("foreign-{}", uuid::Uuid::new_v4()))
+        .set("compression.type", "lz4")
+        .create()
+        .expect("a producer");
+    let wait = Duration::from_secs(30);
+    producer.init_transactions(wait).expect("transactions");
+    producer.begin_transaction().expect("a transaction begins");
+    for (i, value) in values.iter().enumerate() {
+        let key = format!("x{i}");
+        producer.send(BaseRecord::to(topic).key(&key).payload(value)).map_err(|(e, _)| e).expect("there is room");
+    }
+    producer.flush(wait).expect("delivered");
+    match commit {
+        true => producer.commit_transaction(wait).expect("committed"),
+        false => producer.abort_transaction(wait).expect("aborted"),
+    }
+}
+
+/// Events and weights of these numbers into both topics, tombstones and transactions between them; the last thing in the
+/// log is the marker of an aborted transaction.
+fn produce(case: &Case, numbers: std::ops::Range<usize>) {
+    let (topic, topic_b) = (case.topic.clone(), format!("{}-b", case.topic));
+    let (plain, in_transaction): (Vec<usize>, Vec<usize>) = numbers.clone().partition(|i| i % 10 < 8);
+    for (topic, line) in [(&topic, event as fn(usize) -> String), (&topic_b, weight)] {
+        let mut records: Vec<Keyed> = vec![];
+        for i in &plain {
+            records.push((format!("key{}", i % 11), Some(line(*i))));
+            if i % 25 == 0 {
+                records.push((format!("key{}", i % 11), None));
+            }
+        }
+        let aborted: Vec<String> = numbers.clone().map(|i| line(i + 1_000_000)).collect();
+        transaction(topic, &aborted[..aborted.len() / 2], false);
+        let by = produce_foreign(case, topic, &records);
+        println!("{} records by {by}", records.len());
+        transaction(topic, &in_transaction.iter().map(|i| line(*i)).collect::<Vec<_>>(), true);
+        transaction(topic, &aborted, false);
+    }
+}
+
+fn answers(service: &Service) -> Vec<Vec<Value>> {
+    QUERIES.iter().map(|query| service.rows(query, "latest")).collect()
+}
+
+/// The total of both sources is that of these numbers, whatever else is right.
+fn check(service: &Service, numbers: std::ops::Range<usize>) {
+    let (count, sum) = (numbers.len(), numbers.clone().sum::<usize>());
+    assert_eq!(service.rows("SELECT c, s FROM total", "latest"), [json!({ "c": count, "s": sum })]);
+    let rows = service.rows("SELECT sum(c) AS c, sum(w) AS w FROM weights", "latest");
+    let hundredths = sum * 100 + count * 25;
+    assert_eq!(rows, [json!({ "c": count, "w": format!("{}.{:02}", hundredths / 100, hundredths % 100) })]);
+}
+
+fn case() -> Option<Case> {
+    if brokers().is_none() {
+        println!("not run: BIFOLD_TEST_KAFKA names no broker");
+        return None;
+    }
+    let case = Case::new(PIPELINE);
+    case.create_topic(3);
+    case.create_topic_named(&format!("{}-b", case.topic), 4);
+    Some(case)
+}
+
+fn batch(case: &Case) {
+    let ran = case.run(&["batch", "run", "--at-least", "latest", "--output", "json"]);
+    let reports = ran.json();
+    assert_eq!(reports.len(), 3, "{reports:?}");
+    assert!(reports.iter().all(|report| report["mode"] != "none"), "{reports:?}");
+}
+
+#[test]
+fn four_processes_answer_as_one() {
+    let Some(case) = case() else { return };
+    let roles = Roles::new(&case);
+    let (mut collect, mut speed, mut serve) = (roles.start("collect"), roles.start("speed"), roles.start("serve"));
+    // The same topics, but a store and groups of its own.
+    let other = Case::new(&PIPELINE.replace("{topic}", &case.topic));
+    let mut up = other.start("up");
+
+    produce(&case, 0..200);
+    check(&serve, 0..200);
+    assert_eq!(answers(&serve), answers(&up), "no batch view yet");
+    batch(&case);
+    assert_eq!(answers(&serve), answers(&up), "a batch view on one side");
+    produce(&case, 200..300);
+    check(&serve, 0..300);
+    check(&up, 0..300);
+    assert_eq!(answers(&serve), answers(&up), "0 < b < f");
+    batch(&other);
+    batch(&case);
+    assert_eq!(answers(&serve), answers(&up), "b = f");
+    verify(&case, &serve, "four processes");
+    verify(&other, &up, "one process");
+
+    // Both cover the same, and every position: markers and aborted records too.
+    let ends = |service: &Service| -> Vec<Value> {
+        let reply = service.sql(QUERIES[3], Some("latest")).json();
+        let mut ends = vec![];
+        for coverage in reply["coverage"].as_array().expect("coverage") {
+            for partition in coverage["partitions"].as_array().expect("partitions") {
+                ends.push(json!([coverage["view"], partition["topic"], partition["partition"], partition["speed"][1]]));
+            }
+        }
+        ends.sort_by_key(Value::to_string);
+        ends
+    };
+    assert_eq!(ends(&serve), ends(&up));
+    assert_eq!(ends(&serve).len(), 3 + 4, "one element of coverage per view, one range per partition");
+    for service in [&mut collect, &mut speed, &mut serve, &mut up] {
+        assert_eq!(service.terminate(), Some(0), "{}", service.stderr());
+    }
+    verify_offline(&case, "four processes");
+    assert_eq!(counted_absent(&case, "e"), 300 / 25, "tombstones are no events and no dead letters");
+    let letters = case.run(&["dead-letters", "e", "--output", "json"]);
+    assert!(letters.json().is_empty());
+}
+
+fn entries(case: &Case, source: &str) -> Vec<Entry> {
+    let paths = files_below(&case.path("data/store/sources").join(source).join("ledger"));
+    paths.iter().map(|path| serde_json::from_slice(&std::fs::read(path).expect("an entry")).expect("JSON")).collect()
+}
+
+fn counted_absent(case: &Case, source: &str) -> u64 {
+    let of = |entry: Entry| if let Body::Archived { counts, .. } = entry.body { counts.absent } else { 0 };
+    entries(case, source).into_iter().map(of).sum()
+}
+
+/// How long until `serve` answers up to the log's end.
+fn time_to_the_end(serve: &Service) -> Duration {
+    let started = Instant::now();
+    serve.rows("SELECT * FROM total", "latest");
+    started.elapsed()
+}
+
+#[test]
+fn after_kill_9_speed_and_collect_go_on_within_seconds() {
+    let Some(case) = case() else { return };
+    let roles = Roles::new(&case);
+    let (mut collect, mut speed, serve) = (roles.start("collect"), roles.start("speed"), roles.start("serve"));
+    produce(&case, 0..100);
+    check(&serve, 0..100);
+    speed.kill();
+    // Without it f only falls: what is durable still answers, exactly as it says.
+    let reply = serve.sql("SELECT * FROM total", None);
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    produce(&case, 100..150);
+    let reply =
+        serve.post("/v1/sql", br#"{"sql":"SELECT * FROM total","at_least":"latest","timeout_ms":500}"#.to_vec());
+    assert_eq!((reply.status, reply.json()["type"].as_str()), (503, Some("/problems/not-yet")), "{}", reply.text);
+    let started = Instant::now();
+    speed = roles.start("speed");
+    time_to_the_end(&serve);
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(10), "speed took {took:?} to fold on");
+    println!("speed folds on after {took:?}");
+    check(&serve, 0..150);
+
+    collect.kill();
+    produce(&case, 150..170);
+    let started = Instant::now();
+    collect = roles.start("collect");
+    batch(&case);
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(15), "collect took {took:?} to archive on");
+    println!("collect archives on after {took:?}");
+    check(&serve, 0..170);
+    verify(&case, &serve, "after kill -9 of speed and collect");
+    assert_eq!((speed.terminate(), collect.terminate()), (Some(0), Some(0)));
+}
+
+#[test]
+fn of_two_speed_processes_and_two_collectors_one_wins_each_commit() {
+    let Some(case) = case() else { return };
+    let ports = [free_port(), free_port()];
+    let urls = ports.map(|port| format!("http://127.0.0.1:{port}")).join(",");
+    let listen = ports.map(|port| format!("127.0.0.1:{port}"));
+    let mut speeds = listen.each_ref().map(|listen| case.start_with(&["speed", "--listen", listen], &[]));
+    let mut collects = [(); 2].map(|()| case.start_with(&["collect", "--listen", "127.0.0.1:0"], &[]));
+    let serve = case.start_with(&["serve", "--listen", "127.0.0.1:0"], &[("BIFOLD_SERVE__SPEED", &urls)]);
+    let mut end = 0;
+    for _ in 0..12 {
+        produce(&case, end..end + 20);
+        end += 20;
+        check(&serve, 0..end);
+    }
+    verify(&case, &serve, "two of each");
+    batch(&case);
+    check(&serve, 0..end);
+    // The one that is left goes on.
+    speeds[0].kill();
+    collects[0].kill();
+    produce(&case, end..end + 20);
+    end += 20;
+    let took = time_to_the_end(&serve);
+    assert!(took < Duration::from_secs(10), "the other one took {took:?}");
+    check(&serve, 0..end);
+    batch(&case);
+    check(&serve, 0..end);
+    verify(&case, &serve, "one of each");
+    for service in [&mut speeds[1], &mut collects[1]] {
+        assert_eq!(service.terminate(), Some(0), "{}", service.stderr());
+    }
+    verify_offline(&case, "one of each");
+    for source in ["e", "u"] {
+        let writers = |kind: &str| -> BTreeSet<String> {
+            entries(&case, source).into_iter().filter(|e| e.body.kind() == kind).map(|e| e.writer).collect()
+        };
+        println!("{source}: folded by {}, archived by {}", writers("folded").len(), writers("archived").len());
+    }
+}

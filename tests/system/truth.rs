@@ -51,7 +51,9 @@ impl Answer {
     }
 
     fn path(&self) -> String {
-        let order = |(column, how): &(&str, &str)| if how.starts_with("DESC") { format!("-{column}") } else { (*column).to_string() };
+        let order = |(column, how): &(&str, &str)| {
+            if how.starts_with("DESC") { format!("-{column}") } else { (*column).to_string() }
+        };
         let order: Vec<String> = self.order.iter().map(order).collect();
         let filter = self.filter.map_or(String::new(), |(path, _)| format!("&{path}"));
         let order = if order.is_empty() { String::new() } else { format!("&order_by={}", order.join(",")) };
@@ -74,7 +76,8 @@ impl Answer {
 
 /// The sample: its lines, and every answer that needs no session and no sliding window.
 fn sample() -> Option<(Vec<String>, Vec<Answer>)> {
-    let Some(folder) = std::env::var_os("BIFOLD_SAMPLE_DATA").filter(|folder| !folder.is_empty()).map(PathBuf::from) else {
+    let Some(folder) = std::env::var_os("BIFOLD_SAMPLE_DATA").filter(|folder| !folder.is_empty()).map(PathBuf::from)
+    else {
         println!("truth: not run: BIFOLD_SAMPLE_DATA names no folder");
         return None;
     };
@@ -109,8 +112,14 @@ fn all_answers(file: &Value) -> Vec<Answer> {
         let what = published["what"].as_str().expect("what").to_string();
         let value = published["value"].as_array().expect("a value");
         let by_hour = |values: &[Value]| values.iter().enumerate().map(|(i, v)| vec![hour(i), v.clone()]).collect();
-        let answer = |view, columns, order, limit, rows| {
-            Answer { what: format!("published: {what}"), view, columns, filter: None, order, limit, rows }
+        let answer = |view, columns, order, limit, rows| Answer {
+            what: format!("published: {what}"),
+            view,
+            columns,
+            filter: None,
+            order,
+            limit,
+            rows,
         };
         answers.push(match what.as_str() {
             "topN pages by edits" => answer(
@@ -141,8 +150,14 @@ fn all_answers(file: &Value) -> Vec<Answer> {
         let name = query["name"].as_str().expect("a name");
         let mut rows = cells(&query["rows"]);
         assert_eq!(query["truncated"], false, "{name}");
-        let answer = |view, columns, order, limit, rows| {
-            Answer { what: format!("computed: {name}"), view, columns, filter: None, order, limit, rows }
+        let answer = |view, columns, order, limit, rows| Answer {
+            what: format!("computed: {name}"),
+            view,
+            columns,
+            filter: None,
+            order,
+            limit,
+            rows,
         };
         answers.push(match name {
             "count" => answer("edits", vec!["n"], &[], 1, rows),

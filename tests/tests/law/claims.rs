@@ -79,7 +79,11 @@ async fn sum_beyond_its_type_is_an_error_that_names_its_place() {
     for (select, column, group) in [
         ("SELECT channel, sum(n) AS total FROM events GROUP BY channel", "total", "(channel = x)"),
         ("SELECT sum(n) AS total FROM events", "total", "()"),
-        ("SELECT channel, sum(n) / 4 AS quarter FROM events GROUP BY channel HAVING count(*) > 9", "quarter", "(channel = x)"),
+        (
+            "SELECT channel, sum(n) / 4 AS quarter FROM events GROUP BY channel HAVING count(*) > 9",
+            "quarter",
+            "(channel = x)",
+        ),
     ] {
         let folded = Folded::new(select, &log_of(&events)).await.unwrap();
         match folded.finish().await {
