@@ -341,7 +341,6 @@ fn a_ledger_entry_cut_short_stops_everything_and_is_named() {
 }
 
 #[test]
-#[ignore = "defect: verify ends with 1, not 3, where the damaged file is an entry of the ledger"]
 fn verify_ends_with_3_at_a_ledger_entry_cut_short() {
     let case = store();
     let (number, _, _) = newest_delta(&case);

@@ -41,7 +41,11 @@ struct Compared {
 
 pub(crate) async fn run(common: &Common, verify: Verify) -> Result<(), Exit> {
     let context = Context::load(common).await?;
-    let journals = within(verify.shot.timeout, &context.store_name(), context.journals(verify.shot.timeout)).await?;
+    let mut journals = BTreeMap::new();
+    for source in &context.pipeline.sources {
+        let opened = open_ledger(&context, &source.name);
+        journals.insert(source.name.clone(), within(verify.shot.timeout, &context.store_name(), opened).await?);
+    }
     let wanted = wanted(&context, &journals, &verify.views)?;
     let mut rows = vec![];
     let mut differences = vec![];
@@ -50,7 +54,7 @@ pub(crate) async fn run(common: &Common, verify: Verify) -> Result<(), Exit> {
             true => offline(&context, &source, &name).await?,
             false => online(&Client::new(&context.config, &verify.shot), &name).await?,
         };
-        let mut journal = Journal::open(context.files(&source)?, "verify").await?;
+        let mut journal = open_ledger(&context, &source).await?;
         let (report, found) = check(&context, &mut journal, &name, &served, verify.shot.timeout).await?;
         rows.push(report);
         differences.extend(found);
@@ -61,6 +65,14 @@ pub(crate) async fn run(common: &Common, verify: Verify) -> Result<(), Exit> {
         true => Ok(()),
         false => Err(Exit::Difference(differences.join("\n"))),
     }
+}
+
+/// Opens a source's ledger. An entry that is damaged is what `verify` looks for.
+async fn open_ledger(context: &Context, source: &str) -> Result<Journal, Exit> {
+    Journal::open(context.files(source)?, "verify").await.map_err(|error| match error.kind() {
+        bifold_store::Kind::Damaged => Exit::Difference(error.to_string()),
+        _ => error.into(),
+    })
 }
 
 /// The views to check, with their sources: those named, or all that are served.
