@@ -69,9 +69,20 @@ impl Journal {
     pub async fn open(files: SourceFiles, role: &str) -> Result<Self, Error> {
         let writer = format!("{role}-{}", uuid::Uuid::new_v4().simple());
         let mut journal = Self { files, writer, ledger: Arc::new(Ledger::default()) };
-        journal.load_snapshot().await?;
-        journal.refresh().await?;
-        Ok(journal)
+        let hint = read_json::<Hint>(&journal.files, journal.files.layout.head()).await.unwrap_or(None);
+        if let Some(hint) = &hint {
+            journal.load_snapshot(hint).await?;
+        }
+        let ledger = journal.refresh().await?;
+        match hint {
+            // The hint is written after its entry: where the ledger ends below it, an entry is gone.
+            Some(hint) if hint.number > ledger.number => Err(Error::Invalid {
+                source_name: journal.files.layout.source().to_string(),
+                number: ledger.number + 1,
+                why: format!("it is missing, though entry {} was written", hint.number),
+            }),
+            _ => Ok(journal),
+        }
     }
 
     /// The state as of the last read.
@@ -186,10 +197,7 @@ impl Journal {
         })
     }
 
-    async fn load_snapshot(&mut self) -> Result<(), Error> {
-        let Some(hint) = read_json::<Hint>(&self.files, self.files.layout.head()).await.unwrap_or(None) else {
-            return Ok(());
-        };
+    async fn load_snapshot(&mut self, hint: &Hint) -> Result<(), Error> {
         if hint.snapshot == 0 {
             return Ok(());
         }
