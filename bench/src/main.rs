@@ -121,7 +121,7 @@ fn event(random: &mut StdRng, i: usize) -> String {
     let (minute, second, millis) = (seconds / 60 % 60, seconds % 60, i % 1_000);
     format!(
         "{{\"time\":\"2026-03-01T{:02}:{minute:02}:{second:02}.{millis:03}Z\",\"user\":\"user-{:06}\",\"region\":\"{}\",\
-         \"action\":\"{}\",\"amount\":{},\"session\":\"{:016x}\",\"page\":\"/products/{}/details\"}}",
+         \"action\":\"{}\",\"amount\":{},\"session\":\"{:016x}\",\"page\":\"/products/{}/details?from=newsletter\"}}",
         seconds / 3_600 % 24,
         random.random_range(0..200_000),
         REGIONS[random.random_range(0..REGIONS.len())],

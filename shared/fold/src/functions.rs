@@ -3,6 +3,7 @@
 mod approx_distinct;
 mod corr;
 mod tumble;
+mod windows;
 
 use std::sync::Arc;
 
@@ -11,7 +12,11 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 
 /// Functions that bifold adds, or puts in the place of DataFusion's.
 pub(crate) fn scalars() -> Vec<Arc<ScalarUDF>> {
-    vec![Arc::new(ScalarUDF::from(tumble::Tumble::new()))]
+    vec![
+        Arc::new(ScalarUDF::from(tumble::Tumble::new())),
+        Arc::new(ScalarUDF::from(windows::DateBin::new())),
+        Arc::new(ScalarUDF::from(windows::DateTrunc::new())),
+    ]
 }
 
 /// Aggregates that bifold adds, or puts in the place of DataFusion's.

@@ -1,26 +1,25 @@
 //! `tumble(time, size)`: the start of the tumbling window that holds `time`; windows are aligned to 1970-01-01, as
 //! `date_bin(size, time)` aligns them.
 
-use std::sync::Arc;
-
 use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
 use datafusion::common::Result;
-use datafusion::functions::datetime::date_bin;
 use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+    ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
+
+use super::windows::DateBin;
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Tumble {
     signature: Signature,
-    date_bin: Arc<ScalarUDF>,
+    date_bin: DateBin,
 }
 
 impl Tumble {
     pub(super) fn new() -> Self {
         let time = DataType::Timestamp(TimeUnit::Microsecond, None);
         let exact = TypeSignature::Exact(vec![time, DataType::Interval(IntervalUnit::MonthDayNano)]);
-        Self { signature: Signature::new(exact, Volatility::Immutable), date_bin: date_bin() }
+        Self { signature: Signature::new(exact, Volatility::Immutable), date_bin: DateBin::new() }
     }
 }
 
@@ -40,6 +39,6 @@ impl ScalarUDFImpl for Tumble {
     fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         args.args.swap(0, 1);
         args.arg_fields.swap(0, 1);
-        self.date_bin.inner().invoke_with_args(args)
+        self.date_bin.invoke_with_args(args)
     }
 }
