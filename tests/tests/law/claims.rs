@@ -305,6 +305,7 @@ async fn large_sets_count_alike_however_they_are_cut() {
         answers.push(Rows::of(&whole.view.finish(&whole.engine, states).await.unwrap()));
     }
     // Hashes, registers and estimator: sketches of old count on as they did. A change is one of the state's id, too.
+    // The numbers are also those of the DataSketches C++ library for the union of two halves (Python's datasketches).
     let numbers = r#"[["x",4743,4836,4800],["y",9474,9743,9600],["z",9569,9778,9600]]"#;
     assert_eq!(answers[0].json().to_string(), numbers);
     for answer in &answers {
