@@ -186,7 +186,7 @@ impl Recompute {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let engine = Engine::with_limit(self.memory, &self.scratch, threads)?;
         let state = &ledger.versions[&plan.version];
-        let view = Arc::new(compile_stored(&engine, &state.view, &state.sql, &state.source).await?);
+        let view = compile_stored(&engine, &state.view, &state.sql, &state.source).await?;
         if view.version != plan.version {
             let why = format!("view {} is version {} here, not {}", view.name, view.version, plan.version);
             return Err(Error::Internal(why));

@@ -44,7 +44,7 @@ impl Folds {
                     ours: view.version.to_string(),
                 });
             }
-            let (decoding, view) = (view.source.decoding(), Arc::new(view));
+            let (decoding, view) = (view.source.decoding(), view);
             match by_decoding.iter_mut().find(|(known, _)| *known == decoding) {
                 Some((_, views)) => views.push(view),
                 None => by_decoding.push((decoding, vec![view])),

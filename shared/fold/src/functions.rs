@@ -2,6 +2,8 @@
 
 mod approx_distinct;
 mod corr;
+pub(crate) mod or_null;
+mod size;
 mod tumble;
 mod windows;
 

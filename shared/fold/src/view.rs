@@ -13,6 +13,7 @@
 mod aggregate;
 mod check;
 mod compile;
+mod dry_run;
 mod shape;
 mod total;
 mod wrong;

@@ -221,5 +221,5 @@ pub(super) async fn compiled(engine: &Engine) -> Vec<Arc<View>> {
 /// One view over [`SOURCE`], compiled.
 pub(super) async fn compile(engine: &Engine, select: &str) -> Result<Arc<View>, bifold_fold::PipelineError> {
     let pipeline = pipeline_of([("v", select.to_string())]);
-    bifold_fold::view::compile(engine, &pipeline, &pipeline.views[0]).await.map(Arc::new)
+    bifold_fold::view::compile(engine, &pipeline, &pipeline.views[0]).await
 }

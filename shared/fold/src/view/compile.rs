@@ -25,9 +25,10 @@ use datafusion::sql::parser::Statement as DataFusionStatement;
 use datafusion::sql::sqlparser::ast::Statement;
 use sha2::{Digest, Sha256};
 
+use super::dry_run::dry_run;
 use super::{View, aggregate, check, shape, total, wrong};
 use crate::engine::Engine;
-use crate::error::PipelineError;
+use crate::error::{Error, PipelineError};
 use crate::pipeline::{Pipeline, ViewText};
 use crate::schema::Source;
 
@@ -38,7 +39,7 @@ use crate::schema::Source;
 pub async fn compile_all(engine: &Engine, pipeline: &Pipeline) -> Result<Vec<Arc<View>>, PipelineError> {
     let mut views = vec![];
     for view in &pipeline.views {
-        views.push(Arc::new(compile(engine, pipeline, view).await?));
+        views.push(compile(engine, pipeline, view).await?);
     }
     Ok(views)
 }
@@ -47,7 +48,7 @@ pub async fn compile_all(engine: &Engine, pipeline: &Pipeline) -> Result<Vec<Arc
 ///
 /// # Errors
 /// What is wrong with it, where, and what to do.
-pub async fn compile(engine: &Engine, pipeline: &Pipeline, text: &ViewText) -> Result<View, PipelineError> {
+pub async fn compile(engine: &Engine, pipeline: &Pipeline, text: &ViewText) -> Result<Arc<View>, PipelineError> {
     let read = check::read_by(text)?;
     let Some(source) = pipeline.sources.iter().find(|source| source.name == read.source) else {
         let nearest = pipeline.sources.iter().min_by_key(|s| strsim::damerau_levenshtein(&s.name, &read.source));
@@ -68,10 +69,16 @@ pub async fn compile(engine: &Engine, pipeline: &Pipeline, text: &ViewText) -> R
     refuse_volatile(text, &plan)?;
     let plan = analyse(&state, plan).map_err(wrong)?;
     let found = the_aggregate(text, &plan)?;
-    build(text, Arc::clone(&source), &state, plan, found).map_err(|failure| match failure {
+    let view = build(text, Arc::clone(&source), &state, plan, found).map_err(|failure| match failure {
         Failure::Plan(error) => wrong(error),
         Failure::Refused(refused) => wrong::refused(text, refused),
-    })
+    })?;
+    let view = Arc::new(view);
+    match dry_run(engine, &view).await {
+        Ok(()) => Ok(view),
+        Err(Error::DataFusion(error)) => Err(wrong(error)),
+        Err(error) => Err(text.place.error(text.place.start(), error.to_string(), None)),
+    }
 }
 
 /// Compiles a version as the ledger holds it, by the source's definition of its own.
@@ -83,7 +90,7 @@ pub async fn compile_stored(
     name: &str,
     sql: &str,
     source: &serde_json::Value,
-) -> Result<View, PipelineError> {
+) -> Result<Arc<View>, PipelineError> {
     let quoted = name.replace('"', "\"\"");
     let text = format!("CREATE MATERIALIZED VIEW \"{quoted}\" AS {sql}");
     let mut pipeline = crate::pipeline::parse(&format!("the ledger's view {name}"), &text, 0)?;
@@ -121,13 +128,14 @@ fn state_of(engine: &Engine, source: &Source) -> DataFusionResult<SessionState> 
     Ok(context.state())
 }
 
-/// Type coercion and constant folding alone: no rule that may restructure the aggregate.
+/// Type coercion and constant folding alone, and expressions made total: no rule that may restructure the aggregate.
 fn analyse(state: &SessionState, plan: LogicalPlan) -> DataFusionResult<LogicalPlan> {
+    let plan = total::wide(plan)?;
     let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
-    let plan = total::total(plan)?;
     let context = OptimizerContext::new_with_config_options(Arc::clone(state.config_options()));
     let context = context.with_skip_failing_rules(false);
-    Optimizer::with_rules(vec![Arc::new(SimplifyExpressions::new())]).optimize(plan, &context, |_, _| {})
+    let simplify = Optimizer::with_rules(vec![Arc::new(SimplifyExpressions::new())]);
+    total::total(simplify.optimize(plan, &context, |_, _| {})?)
 }
 
 fn refuse_volatile(text: &ViewText, plan: &LogicalPlan) -> Result<(), PipelineError> {

@@ -1,7 +1,8 @@
 //! Makes a view's expressions total: an event must never stop the fold, so what would fail for one value is NULL for it.
 //!
-//! A cast that a value does not fit is NULL (`CAST` becomes `TRY_CAST`), and so is an integer or decimal divided by zero.
-//! DataFusion's own would end the query, which for a stream means: for ever, at the same event.
+//! A cast that a value does not fit is NULL (`CAST` becomes `TRY_CAST`), and so is division by zero, arithmetic beyond its
+//! type, and a function that fails. DataFusion's own would end the query, which for a stream means: for ever, at the same
+//! event; its integer arithmetic would wrap.
 
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -10,10 +11,23 @@ use datafusion::functions::core::nullif;
 use datafusion::logical_expr::expr::{ScalarFunction, TryCast};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, lit};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast, lit};
 
-/// The same plan, with total expressions under the same names.
+use crate::functions::or_null;
+
+/// The same plan, with total expressions under the same names. Its types are already coerced.
 pub(super) fn total(plan: LogicalPlan) -> Result<LogicalPlan> {
+    rewritten(plan, total_expr)
+}
+
+/// The same plan, with arithmetic between integers of fewer than 64 bits in 64. Its types are not yet coerced.
+pub(super) fn wide(plan: LogicalPlan) -> Result<LogicalPlan> {
+    rewritten(plan, wide_expr)
+}
+
+type Rewrite = fn(Expr, &DFSchema) -> Result<Transformed<Expr>>;
+
+fn rewritten(plan: LogicalPlan, rewrite: Rewrite) -> Result<LogicalPlan> {
     let made = plan.transform_up(|node| {
         if node.inputs().is_empty() {
             return Ok(Transformed::no(node));
@@ -25,12 +39,26 @@ pub(super) fn total(plan: LogicalPlan) -> Result<LogicalPlan> {
             let made = expr.transform_up(|expr| rewrite(expr, &schema))?;
             Ok(made.update_data(|expr| name.restore(expr)))
         })?;
-        if rewritten.transformed { rewritten.map_data(LogicalPlan::recompute_schema) } else { Ok(rewritten) }
+        // Also where an input's types have changed.
+        rewritten.map_data(LogicalPlan::recompute_schema)
     })?;
     Ok(made.data)
 }
 
-fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+fn wide_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let narrow = |ty: DataType| ty.is_integer() && ty.primitive_width().is_some_and(|bytes| bytes < 8);
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right })
+            if is_arithmetic(op) && narrow(left.get_type(schema)?) && narrow(right.get_type(schema)?) =>
+        {
+            let left = cast(*left, DataType::Int64);
+            Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right })))
+        }
+        expr => Ok(Transformed::no(expr)),
+    }
+}
+
+fn total_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     match expr {
         Expr::Cast(cast) => {
             let to = cast.field.data_type().clone();
@@ -39,18 +67,53 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             }
             Ok(Transformed::yes(Expr::TryCast(TryCast::new(cast.expr, to))))
         }
-        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Divide | Operator::Modulo), right }) => {
-            let ty = right.get_type(schema)?;
-            let exact = ty.is_integer() || ty.is_decimal();
-            if !exact || is_literal_but_zero(&right) {
-                return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })));
-            }
-            let zero = lit(ScalarValue::new_zero(&ty)?);
-            let right = Expr::ScalarFunction(ScalarFunction::new_udf(nullif(), vec![*right, zero]));
-            Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right: Box::new(right) })))
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            let (from, by) = (left.get_type(schema)?, right.get_type(schema)?);
+            let right = match op {
+                Operator::Divide | Operator::Modulo if is_exact(&by) && !is_literal_but_zero(&right) => {
+                    let zero = lit(ScalarValue::new_zero(&by)?);
+                    Box::new(Expr::ScalarFunction(ScalarFunction::new_udf(nullif(), vec![*right, zero])))
+                }
+                _ => right,
+            };
+            let may_fail = match op {
+                op if is_arithmetic(op) => !(from.is_floating() && by.is_floating()),
+                op if is_regex(op) => !matches!(*right, Expr::Literal(..)),
+                _ => false,
+            };
+            let expr = BinaryExpr { left, op, right };
+            Ok(if may_fail {
+                Transformed::yes(or_null::operator(expr))
+            } else {
+                Transformed::no(Expr::BinaryExpr(expr))
+            })
         }
+        // DataFusion evaluates it as this operator.
+        Expr::SimilarTo(like) if like.escape_char.is_none() && !matches!(*like.pattern, Expr::Literal(..)) => {
+            let op = match (like.negated, like.case_insensitive) {
+                (false, false) => Operator::RegexMatch,
+                (false, true) => Operator::RegexIMatch,
+                (true, false) => Operator::RegexNotMatch,
+                (true, true) => Operator::RegexNotIMatch,
+            };
+            Ok(Transformed::yes(or_null::operator(BinaryExpr { left: like.expr, op, right: like.pattern })))
+        }
+        Expr::ScalarFunction(call) => Ok(Transformed::yes(or_null::function(call))),
         expr => Ok(Transformed::no(expr)),
     }
+}
+
+fn is_arithmetic(op: Operator) -> bool {
+    matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide | Operator::Modulo)
+}
+
+fn is_regex(op: Operator) -> bool {
+    let plain = matches!(op, Operator::RegexMatch | Operator::RegexIMatch);
+    plain || matches!(op, Operator::RegexNotMatch | Operator::RegexNotIMatch)
+}
+
+fn is_exact(ty: &DataType) -> bool {
+    ty.is_integer() || ty.is_decimal()
 }
 
 /// Whether every value of one type is one of the other.

@@ -5,5 +5,6 @@ mod decoding;
 mod good_pipelines;
 mod projections;
 mod support;
+mod total;
 mod values;
 mod views;
