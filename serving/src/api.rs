@@ -21,7 +21,7 @@ use crate::catalog::{Catalog, ServedSource};
 use crate::json;
 use crate::problem::Problem;
 use crate::snapshot::{AtLeast, answer, progress};
-use crate::sql::{Answer, query};
+use crate::sql::{Answer, Limits, query};
 use crate::{events, snapshot};
 
 /// The largest body of events.
@@ -62,9 +62,13 @@ struct SqlRequest {
 }
 
 impl Api {
-    /// When a request that starts now has to be answered.
-    fn deadline(&self, timeout_ms: Option<u64>) -> Instant {
-        Instant::now() + timeout_ms.map_or(self.options.query_timeout, Duration::from_millis)
+    /// What a request that starts now may take.
+    fn limits(&self, timeout_ms: Option<u64>) -> Limits {
+        Limits {
+            deadline: Instant::now() + timeout_ms.map_or(self.options.query_timeout, Duration::from_millis),
+            memory: self.options.query_memory,
+            rows: usize::try_from(self.options.max_result_rows).unwrap_or(usize::MAX),
+        }
     }
 }
 
@@ -74,9 +78,8 @@ async fn sql(State(api): State<Arc<Api>>, body: Result<Bytes, BytesRejection>) -
     let request: SqlRequest = serde_json::from_slice(&body)
         .map_err(|e| Problem::bad_query(format!("the body is not {{\"sql\": \"…\"}}: {e}")))?;
     let at_least = AtLeast::parse(request.at_least.as_deref())?;
-    let deadline = api.deadline(request.timeout_ms);
-    let max_rows = usize::try_from(api.options.max_result_rows).unwrap_or(usize::MAX);
-    let answered = query(&api.catalog, &request.sql, &at_least, deadline, max_rows).await;
+    let limits = api.limits(request.timeout_ms);
+    let answered = query(&api.catalog, &request.sql, &at_least, limits).await;
     metrics::histogram!("bifold_query_seconds", "path" => "/v1/sql").record(started.elapsed().as_secs_f64());
     body_of(answered?)
 }

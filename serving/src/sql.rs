@@ -40,29 +40,35 @@ pub struct Answer {
     pub truncated: bool,
 }
 
-/// Runs one SELECT. More than `max_rows` is an error.
+/// What a query may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// When it has to be answered.
+    pub deadline: Instant,
+    /// The most bytes of working memory.
+    pub memory: u64,
+    /// The most rows.
+    pub rows: usize,
+}
+
+/// Runs one SELECT. More than the limit's rows are an error.
 ///
 /// # Errors
 /// What the query does wrong; what [`answer`] says; a limit.
-pub async fn query(
-    catalog: &Catalog,
-    sql: &str,
-    at_least: &AtLeast,
-    deadline: Instant,
-    max_rows: usize,
-) -> Result<Answer, Problem> {
+pub async fn query(catalog: &Catalog, sql: &str, at_least: &AtLeast, limits: Limits) -> Result<Answer, Problem> {
     let statement = parse(sql)?;
     let names = views_of(&statement)?;
-    let answers = answer(catalog, &names, at_least, deadline).await?;
-    let context = context_of(catalog, &answers)?;
+    let answers = answer(catalog, &names, at_least, limits.deadline).await?;
+    let context = context_of(catalog, &answers, limits.memory)?;
     let state = context.state();
     let plan = state.statement_to_plan(statement).await.map_err(|e| wrong(&e))?;
     let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     options.verify_plan(&plan).map_err(|e| wrong(&e))?;
     refuse_equal_names(&plan)?;
     let frame = context.execute_logical_plan(plan).await.map_err(|e| wrong(&e))?;
-    let mut answered = collect(frame, deadline, max_rows).await?;
+    let mut answered = collect(frame, limits.deadline, limits.rows).await?;
     if answered.truncated {
+        let max_rows = limits.rows;
         let detail = format!("more than {max_rows} rows (serve.max_result_rows); aggregate, filter or LIMIT");
         return Err(Problem::limit(detail));
     }
@@ -115,12 +121,16 @@ async fn run(frame: DataFrame) -> datafusion::error::Result<Vec<RecordBatch>> {
     datafusion::physical_plan::collect(stoppable.data, task).await
 }
 
-/// A context in which the answered views are tables.
+/// A context in which the answered views are tables, for one query of so much memory.
 ///
 /// # Errors
 /// An internal failure.
-pub fn context_of(catalog: &Catalog, answers: &BTreeMap<String, ViewAnswer>) -> Result<SessionContext, Problem> {
-    let context = SessionContext::new_with_state(catalog.engine.context().state());
+pub fn context_of(
+    catalog: &Catalog,
+    answers: &BTreeMap<String, ViewAnswer>,
+    memory: u64,
+) -> Result<SessionContext, Problem> {
+    let context = catalog.engine.query_context(memory).map_err(|e| Problem::internal(e.to_string()))?;
     for (name, answer) in answers {
         let fields = answer.view.output.fields().iter().map(|f| f.as_ref().clone().with_nullable(true));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
@@ -182,7 +192,9 @@ pub fn wrong(error: &DataFusionError) -> Problem {
     let root = error.find_root();
     let message = error.diagnostic().map_or_else(|| root.strip_backtrace(), |d| d.message.clone());
     match root {
-        DataFusionError::ResourcesExhausted(_) => Problem::limit(message),
+        DataFusionError::ResourcesExhausted(_) => {
+            Problem::limit(format!("the query needs more memory than serve.query_memory: {message}"))
+        }
         DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) | DataFusionError::Internal(_) => {
             Problem::internal(message)
         }

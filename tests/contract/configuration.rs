@@ -134,6 +134,7 @@ fn durations_and_sizes_need_a_unit() {
         ("[log]\npartitions = 0\n", ["log.partitions", "0"]),
         ("[serve]\nmax_result_rows = 'many'\n", ["serve.max_result_rows", "many"]),
         ("[serve]\nallow_anonymous = 'perhaps'\n", ["serve.allow_anonymous", "perhaps"]),
+        ("[serve]\nquery_memory = '1'\n", ["serve.query_memory", "1"]),
         ("[serve]\nquery_timeout = '-1s'\n", ["serve.query_timeout", "-1s"]),
         ("[store]\nurl = 'ftp://x/y'\n", ["store.url", "ftp"]),
     ] {

@@ -211,6 +211,16 @@ fn too_many_rows_is_an_error_not_a_cut() {
 }
 
 #[test]
+fn a_query_beyond_its_memory_is_ended_and_says_so() {
+    let case = one_partition(COUNTS);
+    configure(&case, "[serve]\nquery_memory = '2MiB'\n");
+    let up = up(&case);
+    let distinct = |most| format!("SELECT count(DISTINCT x) AS n FROM (SELECT unnest(range(0, {most})) AS x)");
+    problem(&up.sql(&distinct(1_000_000), None), 422, "limit-exceeded", &["serve.query_memory"]);
+    assert_eq!(up.sql(&distinct(100), None).json()["rows"], json!([{"n": 100}]), "others go on");
+}
+
+#[test]
 fn a_slow_query_is_stopped() {
     let case = one_partition(COUNTS);
     let up = up(&case);

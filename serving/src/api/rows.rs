@@ -42,19 +42,19 @@ pub(super) async fn rows(
     let started = Instant::now();
     let wanted = parse(text.as_deref().unwrap_or_default())?;
     let at_least = AtLeast::parse(wanted.at_least.as_deref())?;
-    let deadline = api.deadline(wanted.timeout_ms);
-    let answers = answer(&api.catalog, &std::iter::once(name.clone()).collect(), &at_least, deadline).await?;
+    let limits = api.limits(wanted.timeout_ms);
+    let answers = answer(&api.catalog, &std::iter::once(name.clone()).collect(), &at_least, limits.deadline).await?;
     let found = &answers[&name];
-    let context = context_of(&api.catalog, &answers)?;
+    let context = context_of(&api.catalog, &answers, limits.memory)?;
     let table = datafusion::common::TableReference::bare(name.clone());
     let frame = context.table(table).await.map_err(|e| wrong(&e))?;
     let frame = apply(frame, &wanted, &found.view)?;
-    let most = usize::try_from(api.options.max_result_rows).unwrap_or(usize::MAX);
     let limit = wanted.limit.unwrap_or(LIMIT);
+    let most = limits.rows;
     if limit > most {
         return Err(Problem::limit(format!("limit={limit} is more than serve.max_result_rows = {most}")));
     }
-    let mut answered = collect(frame, deadline, limit).await?;
+    let mut answered = collect(frame, limits.deadline, limit).await?;
     answered.coverage = vec![found.coverage.clone()];
     metrics::histogram!("bifold_query_seconds", "path" => "/v1/views/rows").record(started.elapsed().as_secs_f64());
     body_of(answered)

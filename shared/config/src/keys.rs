@@ -59,6 +59,7 @@ pub const KEYS: &[Key] = &[
     key("serve.listen", Kind::Text, "127.0.0.1:7070"),
     key("serve.speed", Kind::List, "http://127.0.0.1:7071"),
     key("serve.query_timeout", Kind::Duration, "30s"),
+    key("serve.query_memory", Kind::Size, "1GiB"),
     key("serve.max_result_rows", Kind::Integer, "1000000"),
     key("serve.allow_anonymous", Kind::Boolean, "false"),
 ];

@@ -121,6 +121,8 @@ pub struct Serve {
     pub speed: Vec<String>,
     /// The longest a query may run.
     pub query_timeout: Duration,
+    /// The most bytes of working memory of a query, beside the views' rows.
+    pub query_memory: u64,
     /// The most rows of an answer.
     pub max_result_rows: u64,
     /// Whether to serve beyond loopback without authentication.

@@ -130,6 +130,7 @@ fn typed(values: &Values) -> Result<Config, Error> {
             listen: values.text("serve.listen"),
             speed: values.list("serve.speed"),
             query_timeout: values.interval("serve.query_timeout")?,
+            query_memory: values.size("serve.query_memory")?,
             max_result_rows: values.integer("serve.max_result_rows", 1)?,
             allow_anonymous: values.boolean("serve.allow_anonymous")?,
         },

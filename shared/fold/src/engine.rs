@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use datafusion::error::Result;
 use datafusion::execution::context::SessionContext;
-use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, GreedyMemoryPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionStateBuilder, TaskContext};
 use datafusion::prelude::SessionConfig;
@@ -63,6 +64,21 @@ impl Engine {
             context.register_udaf((*function).clone());
         }
         Ok(Self { context })
+    }
+
+    /// A context of its own for one query, which ends with `ResourcesExhausted` beyond `memory` bytes: it does not spill.
+    ///
+    /// # Errors
+    /// The runtime cannot be built.
+    pub fn query_context(&self, memory: u64) -> Result<SessionContext> {
+        let state = self.context.state();
+        let pool = GreedyMemoryPool::new(usize::try_from(memory).unwrap_or(usize::MAX));
+        let runtime = RuntimeEnvBuilder::from_runtime_env(state.runtime_env())
+            .with_memory_pool(Arc::new(pool))
+            .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+            .build_arc()?;
+        let state = SessionStateBuilder::new_from_existing(state).with_runtime_env(runtime).build();
+        Ok(SessionContext::new_with_state(state))
     }
 
     /// The context itself.
