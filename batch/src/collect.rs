@@ -100,7 +100,7 @@ impl Collector {
             sleep(runtime, Duration::from_secs(1), shutdown);
             return Ok(Round::Anew);
         }
-        let mut journal = runtime.block_on(Journal::open(self.files.clone(), "collect"))?;
+        let mut journal = runtime.block_on(Journal::open_to_write(self.files.clone(), "collect"))?;
         runtime.block_on(journal.begin(&found.ids, &found.earliest()))?;
         *begun = true;
         let ledger = journal.ledger();

@@ -99,7 +99,7 @@ impl Recompute {
     /// # Errors
     /// [`Error::NotReached`] if the ledger does not allow the boundary in time; a damaged archive; the store.
     pub async fn run(&self, request: &Request) -> Result<Vec<Report>, Error> {
-        let mut journal = Journal::open(self.files.clone(), "batch").await?;
+        let mut journal = Journal::open_to_write(self.files.clone(), "batch").await?;
         if !journal.ledger().exists() {
             return Err(Error::NotBegun { source_name: self.source.name.clone() });
         }

@@ -122,7 +122,7 @@ impl Folder {
             sleep(runtime, Duration::from_secs(1), shutdown);
             return Ok(Round::Anew);
         }
-        let mut journal = runtime.block_on(Journal::open(self.files.clone(), "speed"))?;
+        let mut journal = runtime.block_on(Journal::open_to_write(self.files.clone(), "speed"))?;
         runtime.block_on(journal.begin(&found.ids, &found.earliest()))?;
         runtime.block_on(self.declare(&mut journal))?;
         *begun = true;

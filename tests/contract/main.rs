@@ -11,3 +11,4 @@ mod configuration;
 mod decoding;
 mod http;
 mod services;
+mod store;

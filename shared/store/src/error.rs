@@ -36,6 +36,15 @@ pub enum Error {
         /// Why not.
         why: String,
     },
+    /// The store puts an object where there is one already.
+    #[error(
+        "the store has no conditional puts: {why}; the ledger needs a store that honours If-None-Match: *, \
+         such as Amazon S3, Google Cloud Storage, Azure Blob Storage, or a local folder"
+    )]
+    NoConditionalPuts {
+        /// What it did.
+        why: String,
+    },
     /// A file that an entry names is not what was written.
     #[error("the file {path} is damaged: {why}")]
     Damaged {
@@ -89,7 +98,9 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Error::Unavailable { .. } => Kind::Unavailable,
-            Error::Url { .. } | Error::Newer { .. } | Error::Recreated { .. } => Kind::Invalid,
+            Error::Url { .. } | Error::NoConditionalPuts { .. } | Error::Newer { .. } | Error::Recreated { .. } => {
+                Kind::Invalid
+            }
             Error::Refused { .. } => Kind::Refused,
             Error::Damaged { .. } | Error::Invalid { .. } => Kind::Damaged,
         }

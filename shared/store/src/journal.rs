@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::failpoint::failpoint;
 use crate::files::SourceFiles;
+use crate::probe;
 
 /// Entries between two snapshots.
 const SNAPSHOT_EVERY: Number = 1_000;
@@ -114,6 +115,15 @@ impl Journal {
             }
             ahead = (ahead * 4).min(READ_AHEAD);
         }
+    }
+
+    /// Opens the ledger of a source as [`open`](Self::open) does, to write to it: in a store that can fence writers.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); a store without conditional puts.
+    pub async fn open_to_write(files: SourceFiles, role: &str) -> Result<Self, Error> {
+        probe::conditional_puts(&files).await?;
+        Self::open(files, role).await
     }
 
     /// Begins the source, unless somebody has, and checks that its topics are still the same ones.

@@ -8,6 +8,7 @@
 //! sources/<source>/dead-letters/<number>-<nonce>@<starts>.parquet
 //! sources/<source>/deltas/<number>-<nonce>@<starts>.delta
 //! sources/<source>/batch/<version>/<number>-<nonce>-<run>.parquet
+//! sources/<source>/probe/<nonce>                        for a moment, at a writer's start
 //! ```
 //!
 //! `<number>` is the lowest entry that may name the file; `<starts>` is `topic.partition.offset` of each partition,
@@ -54,6 +55,11 @@ impl Layout {
     /// A snapshot of the ledger.
     pub fn snapshot(&self, number: Number) -> Path {
         self.base().join("ledger-snapshots").join(format!("{number:020}.json"))
+    }
+
+    /// An object that is put to see how the store puts, and removed again.
+    pub fn probe(&self, nonce: &str) -> Path {
+        self.base().join("probe").join(nonce)
     }
 
     /// The object behind a file's path, which is relative to the source's folder.

@@ -14,6 +14,7 @@ pub mod files;
 pub mod journal;
 pub mod layout;
 pub mod open;
+mod probe;
 
 pub use error::{Error, Kind};
 pub use files::SourceFiles;
