@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type};
 use bifold_fold::{Engine, View};
 use bifold_ledger::{Ledger, Offsets};
 use bifold_store::SourceFiles;
@@ -12,6 +14,15 @@ use datafusion::datasource::MemTable;
 use crate::Error;
 use crate::archive::Part;
 use crate::archive::replay::Replay;
+
+/// What a view should say.
+#[derive(Debug)]
+pub struct Expected {
+    /// Its rows.
+    pub rows: Vec<RecordBatch>,
+    /// The largest absolute value that is no integer among what the view reads: by it one tells rounding from spread.
+    pub magnitude: f64,
+}
 
 /// The rows of `view` over every archived record below `frontier`.
 ///
@@ -23,15 +34,29 @@ pub async fn expected(
     files: &SourceFiles,
     ledger: &Ledger,
     frontier: &Offsets,
-) -> Result<Vec<RecordBatch>, Error> {
+) -> Result<Expected, Error> {
     let part = Part { from: ledger.origins.clone(), to: frontier.clone() };
     let units: Vec<_> = part.units(ledger).map(|(unit, _)| unit).collect();
-    let mut rows = vec![];
+    let (mut rows, mut magnitude) = (vec![], 0.0f64);
     // Every column: the table then has the source's own schema.
     let mut replay = Replay::new(&view.source, files, &units, &part, |_| true);
     while let Some(batch) = replay.next().await? {
+        magnitude = magnitude.max(largest(&batch, &view.needed)?);
         rows.push(batch);
     }
     let table = MemTable::try_new(view.source.schema(), vec![rows])?;
-    Ok(view.plain(engine, Arc::new(table)).await?)
+    Ok(Expected { rows: view.plain(engine, Arc::new(table)).await?, magnitude })
+}
+
+/// The largest finite absolute value in these columns, of those that hold fractions.
+fn largest(batch: &RecordBatch, columns: &[String]) -> Result<f64, Error> {
+    let mut largest = 0.0f64;
+    for column in columns.iter().filter_map(|name| batch.column_by_name(name)) {
+        if column.data_type().is_floating() || column.data_type().is_decimal() {
+            let numbers = cast(column, &DataType::Float64)?;
+            let numbers = numbers.as_primitive::<Float64Type>().iter().flatten().map(f64::abs);
+            largest = numbers.filter(|number| number.is_finite()).fold(largest, f64::max);
+        }
+    }
+    Ok(largest)
 }

@@ -14,9 +14,6 @@ use args::{Arguments, BatchCommand, Command};
 use clap::Parser;
 use exit::Exit;
 
-/// The stack of every thread that plans SQL: planning recurses once per operator of a chain.
-pub(crate) const STACK: usize = 128 << 20;
-
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -29,7 +26,7 @@ fn main() -> ExitCode {
     };
     start_logging();
     let builder = &mut tokio::runtime::Builder::new_multi_thread();
-    let runtime = match builder.enable_all().thread_name("bifold").thread_stack_size(STACK).build() {
+    let runtime = match builder.enable_all().thread_name("bifold").thread_stack_size(bifold_fold::STACK).build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: cannot start the runtime: {error}");

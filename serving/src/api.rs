@@ -114,7 +114,7 @@ async fn views(State(api): State<Arc<Api>>) -> Result<Response, Problem> {
     let mut views = vec![];
     for source in api.catalog.sources.values() {
         let ledger = source.ledger().await?;
-        for name in source.view_names(&ledger) {
+        for name in api.catalog.names_of(source, &ledger) {
             views.push(describe(&api.catalog, source, &ledger, &name).await?);
         }
     }
@@ -134,7 +134,7 @@ async fn describe(catalog: &Catalog, source: &ServedSource, ledger: &Ledger, nam
         Some(version) => source.view(&catalog.engine, ledger, version).await?,
         None => match source.declared.iter().find(|view| view.name == name) {
             Some(view) => Arc::clone(view),
-            None => return Err(Problem::unknown_view(name, &source.view_names(ledger))),
+            None => return Err(Problem::unknown_view(name, &catalog.names_of(source, ledger))),
         },
     };
     let coverage = match served {

@@ -14,6 +14,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::problem::Problem;
 use crate::speed::SpeedSource;
+use crate::threads::{to_the_end, while_awaited};
 
 /// A source to serve.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub struct ServedSource {
     files: SourceFiles,
     views: Mutex<HashMap<VersionId, Arc<View>>>,
     durable: Mutex<HashMap<VersionId, Arc<Durable>>>,
+    /// Whose turn it is to read a version's durable states.
+    reading: Mutex<HashMap<VersionId, Arc<tokio::sync::Mutex<()>>>>,
     slices: Mutex<HashMap<VersionId, SliceStates>>,
     finished: Mutex<HashMap<VersionId, Finished>>,
 }
@@ -63,6 +66,13 @@ pub struct Durable {
     runs: Vec<File>,
     units: Vec<Number>,
     states: Vec<RecordBatch>,
+}
+
+impl Durable {
+    /// Whether these are the states of exactly this cover.
+    fn is_of(&self, cover: &Cover) -> bool {
+        self.runs == cover.runs && self.units.iter().eq(cover.units.iter().map(|unit| &unit.number))
+    }
 }
 
 /// Rows that were finished from exactly these states.
@@ -87,20 +97,32 @@ impl Catalog {
     pub async fn find(&self, view: &str) -> Result<Arc<ServedSource>, Problem> {
         for source in self.sources.values() {
             if let Some(ledger) = source.last_ledger().await
-                && source.view_names(&ledger).iter().any(|name| name == view)
+                && self.names_of(source, &ledger).iter().any(|name| name == view)
             {
                 return Ok(Arc::clone(source));
             }
         }
         let mut known = vec![];
         for source in self.sources.values() {
-            let names = source.view_names(&*source.ledger().await?);
+            let names = self.names_of(source, &*source.ledger().await?);
             if names.iter().any(|name| name == view) {
                 return Ok(Arc::clone(source));
             }
             known.extend(names);
         }
         Err(Problem::unknown_view(view, &known))
+    }
+
+    /// The views of a source. One that has moved to another source of the pipeline is no longer the old one's, though it
+    /// is still in its ledger.
+    pub fn names_of(&self, source: &ServedSource, ledger: &Ledger) -> Vec<String> {
+        let elsewhere = |name: &String| {
+            let declares = |source: &ServedSource| source.declared.iter().any(|view| view.name == *name);
+            !declares(source) && self.sources.values().any(|other| declares(other))
+        };
+        let mut names = source.view_names(ledger);
+        names.retain(|name| !elsewhere(name));
+        names
     }
 }
 
@@ -114,6 +136,7 @@ impl ServedSource {
             files: spec.files,
             views: Mutex::default(),
             durable: Mutex::default(),
+            reading: Mutex::default(),
             slices: Mutex::default(),
             finished: Mutex::default(),
         }
@@ -137,7 +160,7 @@ impl ServedSource {
     }
 
     /// The names of its views: those of the ledger and those of the pipeline.
-    pub fn view_names(&self, ledger: &Ledger) -> Vec<String> {
+    fn view_names(&self, ledger: &Ledger) -> Vec<String> {
         let active = ledger.versions.values().filter(|version| version.active).map(|version| version.view.clone());
         let mut names: Vec<String> = active.chain(self.declared.iter().map(|view| view.name.clone())).collect();
         names.sort();
@@ -168,13 +191,31 @@ impl ServedSource {
     ///
     /// # Errors
     /// A file that is missing or damaged; the store is unavailable.
-    pub async fn durable(&self, engine: &Engine, view: &View, cover: &Cover) -> Result<Arc<Durable>, Problem> {
+    pub async fn durable(
+        self: &Arc<Self>,
+        engine: &Engine,
+        view: &Arc<View>,
+        cover: &Cover,
+    ) -> Result<Arc<Durable>, Problem> {
+        if let Some(known) = self.durable.lock().expect("no holder panics").get(&view.version)
+            && known.is_of(cover)
+        {
+            return Ok(Arc::clone(known));
+        }
+        let turn = Arc::clone(self.reading.lock().expect("no holder panics").entry(view.version.clone()).or_default());
+        let (this, engine, view, cover) = (Arc::clone(self), engine.clone(), Arc::clone(view), cover.clone());
+        let read = to_the_end(async move {
+            let _turn = turn.lock().await;
+            this.read_durable(&engine, &view, &cover).await
+        });
+        read.await.map_err(|e| Problem::internal(format!("reading broke off: {e}")))?
+    }
+
+    async fn read_durable(&self, engine: &Engine, view: &View, cover: &Cover) -> Result<Arc<Durable>, Problem> {
         let known = self.durable.lock().expect("no holder panics").get(&view.version).cloned();
         let wanted: Vec<Number> = cover.units.iter().map(|unit| unit.number).collect();
         let base = known.filter(|known| known.runs == cover.runs && wanted.starts_with(&known.units));
-        if let Some(known) = &base
-            && known.units == wanted
-        {
+        if let Some(known) = base.as_ref().filter(|known| known.is_of(cover)) {
             return Ok(Arc::clone(known));
         }
         let mut states = vec![];
@@ -233,9 +274,9 @@ impl ServedSource {
     /// # Errors
     /// An overflow, or an internal failure.
     pub async fn finished(
-        &self,
+        self: &Arc<Self>,
         engine: &Engine,
-        view: &View,
+        view: &Arc<View>,
         durable: &Arc<Durable>,
         slices: &SliceStates,
     ) -> Result<Arc<Vec<RecordBatch>>, Problem> {
@@ -249,7 +290,9 @@ impl ServedSource {
         }
         let live = slices.values().flat_map(|rows| rows.iter().cloned());
         let states = durable.states.iter().cloned().chain(live).collect();
-        let rows = Arc::new(view.finish(engine, states).await?);
+        let (engine, finishing) = (engine.clone(), Arc::clone(view));
+        let finishing = while_awaited(async move { finishing.finish(&engine, states).await });
+        let rows = Arc::new(finishing.await.map_err(|e| Problem::internal(format!("finishing broke off: {e}")))??);
         let finished = Finished { durable: Arc::clone(durable), slices: ids, rows: Arc::clone(&rows) };
         self.finished.lock().expect("no holder panics").insert(view.version.clone(), finished);
         Ok(rows)

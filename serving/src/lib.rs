@@ -18,6 +18,7 @@ pub mod problem;
 pub mod snapshot;
 pub mod speed;
 pub mod sql;
+mod threads;
 
 pub use api::routes;
 pub use catalog::{Catalog, SourceSpec};

@@ -92,14 +92,24 @@ pub async fn answer(
     let mut answers = BTreeMap::new();
     for (source, names) in by_source.values() {
         let asked = wanted(catalog, source, at_least).await?;
+        // What was short when it was last looked at.
+        let mut short = None;
         loop {
-            match answer_source(catalog, source, names, &asked).await? {
-                Tried::Answered(found) => {
+            let tried = tokio::time::timeout_at(deadline.into(), answer_source(catalog, source, names, &asked)).await;
+            match (tried, short) {
+                (Ok(Ok(Tried::Answered(found))), _) => {
                     answers.extend(found);
                     break;
                 }
-                Tried::Short(_) if Instant::now() < deadline => tokio::time::sleep(LOOK_EVERY).await,
-                Tried::Short(short) => return Err(Problem::not_yet(short)),
+                (Ok(Ok(Tried::Short(found))), _) if Instant::now() < deadline => {
+                    short = Some(found);
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+                (Ok(Ok(Tried::Short(found))), _) | (Err(_), Some(found)) => return Err(Problem::not_yet(found)),
+                (Err(_), None) => {
+                    return Err(Problem::timeout("the views were still being read; reading goes on, ask again"));
+                }
+                (Ok(Err(problem)), _) => return Err(problem),
             }
         }
     }
@@ -127,7 +137,7 @@ enum Tried {
 
 async fn answer_source(
     catalog: &Catalog,
-    source: &ServedSource,
+    source: &Arc<ServedSource>,
     names: &[String],
     asked: &Offsets,
 ) -> Result<Tried, Problem> {

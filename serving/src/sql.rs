@@ -1,7 +1,7 @@
 //! Read-only SQL over finished views.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
@@ -10,19 +10,22 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::{SQLOptions, SessionContext};
+use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::DataFrame;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
+use futures::StreamExt;
 use serde_json::json;
 
 use crate::catalog::Catalog;
 use crate::problem::Problem;
 use crate::snapshot::{AtLeast, ViewAnswer, answer};
+use crate::threads::while_awaited;
 
 /// The longest query: planning recurses once per operator of a chain, and the stack is finite.
 const MOST_BYTES: usize = 64 << 10;
@@ -58,6 +61,11 @@ pub struct Limits {
 pub async fn query(catalog: &Catalog, sql: &str, at_least: &AtLeast, limits: Limits) -> Result<Answer, Problem> {
     let statement = parse(sql)?;
     let names = views_of(&statement)?;
+    for name in names.iter().filter(|name| is_file_name(name)) {
+        if catalog.find(name).await.is_err() {
+            return Err(Problem::bad_query(format!("{name:?} is a file: only views can be queried")));
+        }
+    }
     let answers = answer(catalog, &names, at_least, limits.deadline).await?;
     let context = context_of(catalog, &answers, limits.memory)?;
     let state = context.state();
@@ -83,15 +91,10 @@ pub async fn query(catalog: &Catalog, sql: &str, at_least: &AtLeast, limits: Lim
 pub async fn collect(frame: DataFrame, deadline: Instant, max_rows: usize) -> Result<Answer, Problem> {
     let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
     let limited = frame.limit(0, Some(max_rows.saturating_add(1))).map_err(|e| wrong(&e))?;
-    let left = deadline.saturating_duration_since(Instant::now());
-    let mut running = QUERIES.spawn(run(limited));
-    let batches = match tokio::time::timeout(left, &mut running).await {
+    let batches = match tokio::time::timeout_at(deadline.into(), while_awaited(run(limited))).await {
         Ok(Ok(batches)) => batches.map_err(|e| wrong(&e))?,
         Ok(Err(e)) => return Err(Problem::internal(format!("the query broke off: {e}"))),
-        Err(_) => {
-            running.abort();
-            return Err(Problem::timeout("the query did not end in time; it was stopped"));
-        }
+        Err(_) => return Err(Problem::timeout("the query did not end in time; it was stopped")),
     };
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
     let truncated = rows > max_rows;
@@ -104,12 +107,6 @@ pub async fn collect(frame: DataFrame, deadline: Instant, max_rows: usize) -> Re
     Ok(Answer { schema, batches: cut.collect(), coverage: vec![], truncated })
 }
 
-/// Threads of queries alone: one that computes for long never keeps others, or its own time limit, from their turn.
-static QUERIES: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.enable_all().thread_name("query").build().expect("threads can be started")
-});
-
 /// Runs a frame so that it can be stopped: a join that makes many rows of few yields between its batches, too.
 async fn run(frame: DataFrame) -> datafusion::error::Result<Vec<RecordBatch>> {
     let task = Arc::new(frame.task_ctx());
@@ -118,7 +115,16 @@ async fn run(frame: DataFrame) -> datafusion::error::Result<Vec<RecordBatch>> {
         0 | 1 => Ok(Transformed::no(node)),
         _ => Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>)),
     })?;
-    datafusion::physical_plan::collect(stoppable.data, task).await
+    // The rows of the answer count, too.
+    let held = MemoryConsumer::new("the answer").register(task.memory_pool());
+    let mut stream = execute_stream(stoppable.data, task)?;
+    let mut batches = vec![];
+    while let Some(batch) = stream.next().await {
+        let batch = batch?;
+        held.try_grow(batch.get_array_memory_size())?;
+        batches.push(batch);
+    }
+    Ok(batches)
 }
 
 /// A context in which the answered views are tables, for one query of so much memory.
@@ -168,12 +174,14 @@ fn views_of(statement: &Statement) -> Result<BTreeSet<String>, Problem> {
         if table.schema().is_some() {
             return Err(Problem::bad_query(format!("{table} is no view: views have no schema")));
         }
-        if name.contains(['/', '\\', ':']) || name.rsplit_once('.').is_some_and(|(_, end)| FILES.contains(&end)) {
-            return Err(Problem::bad_query(format!("{name:?} is a file: only views can be queried")));
-        }
         names.insert(name.to_string());
     }
     Ok(names)
+}
+
+/// Whether a name that is no view was meant as a file.
+fn is_file_name(name: &str) -> bool {
+    name.contains(['/', '\\', ':']) || name.rsplit_once('.').is_some_and(|(_, end)| FILES.contains(&end))
 }
 
 /// Endings by which a name is taken for a file.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::Case;
-use crate::support::{COUNTS, answer, ask, bare, one_partition, pipeline, positions, up, write};
+use crate::support::{COUNTS, answer, ask, bare, configure, one_partition, pipeline, positions, up, write};
 
 const LINES: [&str; 3] = [
     r#"{"t":"2026-01-01T00:00:00Z","k":"a","n":5}"#,
@@ -410,6 +410,91 @@ fn several_sources_and_views_in_one_pipeline() {
     assert_eq!(case.run(&["batch", "run", "--view", "w", "--view", "v"]).json().len(), 2);
     assert!(ask(&case, &up, &["verify"]).json().iter().all(|row| row["equal"] == true));
     assert_eq!(ask(&case, &up, &["verify", "w"]).json().len(), 1);
+}
+
+#[test]
+fn verify_pairs_rows_whose_keys_are_not_shown() {
+    let views = "CREATE MATERIALIZED VIEW hidden AS SELECT k, avg(x) AS mean FROM e GROUP BY k, y; \
+                 CREATE MATERIALIZED VIEW twice AS SELECT k, k AS same, avg(x) AS mean FROM e GROUP BY k, y; \
+                 CREATE MATERIALIZED VIEW \"web:clicks\" AS SELECT stddev(x) AS spread, count(*) AS n FROM e;";
+    let case = one_partition(&pipeline("k TEXT, y INT, x DOUBLE", "", views));
+    let up = up(&case);
+    let lines: Vec<String> = (0..60)
+        .map(|i| format!(r#"{{"t":"2026-01-01T00:00:00Z","k":"a","y":{},"x":{}}}"#, i % 20, f64::from(i % 20) / 7.0))
+        .collect();
+    for chunk in lines.chunks(7) {
+        let offsets = case.produce(&up, "e", &chunk.iter().map(String::as_str).collect::<Vec<_>>());
+        answer(&up, "SELECT * FROM hidden", &offsets);
+    }
+    let rows = ask(&case, &up, &["verify"]).json();
+    assert_eq!(rows.len(), 3, "{rows:?}");
+    assert!(rows.iter().all(|row| row["equal"] == true), "{rows:?}");
+    assert_eq!(answer(&up, "SELECT n FROM \"web:clicks\"", "latest")["rows"], json!([{"n": 60}]));
+}
+
+#[test]
+fn verify_takes_the_rounding_of_a_spread_for_nothing() {
+    let views = "CREATE MATERIALIZED VIEW v AS SELECT stddev(x) AS spread FROM e;";
+    let case = one_partition(&pipeline("x DOUBLE", "", views));
+    let up = up(&case);
+    for _ in 0..12 {
+        let offsets = case.produce(&up, "e", &[r#"{"t":"2026-01-01T00:00:00Z","x":0.1}"#; 5]);
+        answer(&up, "SELECT * FROM v", &offsets);
+    }
+    assert_eq!(ask(&case, &up, &["verify"]).json()[0]["equal"], true);
+}
+
+#[test]
+fn verify_checks_what_it_can() {
+    let views = "CREATE MATERIALIZED VIEW a_sum AS SELECT sum(n) AS s FROM e; \
+                 CREATE MATERIALIZED VIEW b_count AS SELECT count(*) AS c FROM e;";
+    let case = one_partition(&pipeline("n BIGINT", "", views));
+    let up = up(&case);
+    let most = r#"{"t":"2026-01-01T00:00:00Z","n":9223372036854775807}"#;
+    let offsets = case.produce(&up, "e", &[most, most]);
+    answer(&up, "SELECT * FROM b_count", &offsets);
+    let ran = ask(&case, &up, &["verify"]);
+    ran.fails(2, &["a_sum", "overflow"]);
+    let report: Value = serde_json::from_str(ran.stdout.trim()).expect("one report");
+    assert_eq!((&report["view"], &report["equal"]), (&json!("b_count"), &json!(true)));
+}
+
+#[test]
+fn a_view_that_moved_to_another_source_is_served_from_there() {
+    let table = |name: &str| {
+        format!(
+            "CREATE TABLE {name} (t TIMESTAMP, n BIGINT, WATERMARK FOR t AS t) \
+             WITH (connector = 'kafka', topic = '{{topic}}-{name}', format = 'json'); "
+        )
+    };
+    let pipeline = |of: &str| {
+        format!(
+            "{}{}CREATE MATERIALIZED VIEW v AS SELECT sum(n) AS s FROM {of}; \
+             CREATE MATERIALIZED VIEW w AS SELECT count(*) AS c FROM a;",
+            table("a"),
+            table("b")
+        )
+    };
+    let case = Case::new(&pipeline("a"));
+    configure(&case, "[log]\npartitions = 1\n");
+    for source in ["a", "b"] {
+        case.create_topic_named(&format!("{}-{source}", case.topic), 1);
+    }
+    let mut first = up(&case);
+    for (source, n) in [("a", 1), ("b", 100)] {
+        let line = format!(r#"{{"t":"2026-01-01T00:00:00Z","n":{n}}}"#);
+        assert_eq!(first.post(&format!("/v1/events/{source}"), line.into()).status, 200);
+    }
+    assert_eq!(answer(&first, "SELECT s FROM v", "latest")["rows"], json!([{"s": 1}]));
+    assert_eq!(first.terminate(), Some(0));
+    case.write_pipeline(&pipeline("b"));
+    let second = up(&case);
+    ask(&case, &second, &["batch", "run", "--at-least", "latest"]).json();
+    assert_eq!(answer(&second, "SELECT s FROM v", "latest")["rows"], json!([{"s": 100}]));
+    let listed = second.get("/v1/views").json();
+    let of_v: Vec<&Value> = listed["views"].as_array().expect("views").iter().filter(|v| v["name"] == "v").collect();
+    assert_eq!(of_v.len(), 1, "{listed}");
+    assert!(ask(&case, &second, &["verify"]).json().iter().all(|row| row["equal"] == true));
 }
 
 #[test]

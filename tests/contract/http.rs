@@ -221,25 +221,77 @@ fn a_query_beyond_its_memory_is_ended_and_says_so() {
 }
 
 #[test]
-fn a_slow_query_is_stopped() {
+fn an_answer_beyond_its_memory_is_ended_and_says_so() {
+    let case = one_partition(COUNTS);
+    configure(&case, "[serve]\nquery_memory = '16MiB'\n");
+    let up = up(&case);
+    let long = "SELECT repeat('x', 5000) AS t FROM (SELECT unnest(range(0, 400000)) AS i)";
+    problem(&up.sql(long, None), 422, "limit-exceeded", &["serve.query_memory"]);
+}
+
+#[test]
+fn a_long_query_is_answered() {
     let case = one_partition(COUNTS);
     let up = up(&case);
+    let offsets = case.produce(&up, "e", &LINES);
+    let sum = ["c"; 400].join("+");
+    let rows = answer(&up, &format!("SELECT count(*) AS n FROM v WHERE {sum} > 0"), &offsets);
+    assert_eq!(rows["rows"], json!([{"n": 3}]));
+}
+
+#[test]
+fn a_window_sees_each_row_s_own_estimate() {
+    let case = one_partition(COUNTS);
+    let up = up(&case);
+    let offsets = case.produce(&up, "e", &LINES);
+    let body = answer(
+        &up,
+        "SELECT approx_distinct(k) OVER (ORDER BY k NULLS LAST) AS seen FROM v ORDER BY k NULLS LAST",
+        &offsets,
+    );
+    assert_eq!(body["rows"], json!([{"seen": 1}, {"seen": 2}, {"seen": 2}]));
+}
+
+/// A query that computes for minutes.
+fn slow() -> String {
     let values = (0..60).map(|i| format!("({i})")).collect::<Vec<_>>().join(",");
-    let slow = format!(
+    format!(
         "WITH a AS (SELECT * FROM (VALUES {values}) AS x(i)), b AS (SELECT p.i + q.i * 60 AS i FROM a p CROSS JOIN a q) \
          SELECT count(*) AS n FROM b p CROSS JOIN b q CROSS JOIN b r WHERE (p.i + q.i * r.i) % 7 = 3"
-    );
-    let started = Instant::now();
-    let body = json!({"sql": slow, "timeout_ms": 300}).to_string();
-    problem(&up.post("/v1/sql", body.into_bytes()), 504, "timeout", &[]);
-    let busy = || crate::support::cpu_ticks(&up);
+    )
+}
+
+/// Waits until the server computes nothing any more.
+fn idle(up: &Service) {
+    let busy = || crate::support::cpu_ticks(up);
     up.wait("the end of the query's work", |_| {
         let before = busy();
         std::thread::sleep(Duration::from_millis(500));
         busy() - before < 25
     });
+}
+
+#[test]
+fn a_slow_query_is_stopped() {
+    let case = one_partition(COUNTS);
+    let up = up(&case);
+    let started = Instant::now();
+    let body = json!({"sql": slow(), "timeout_ms": 300}).to_string();
+    problem(&up.post("/v1/sql", body.into_bytes()), 504, "timeout", &[]);
+    idle(&up);
     assert!(started.elapsed() < Duration::from_secs(20), "it is stopped: {:?}", started.elapsed());
     assert_eq!(up.sql("SELECT 1 AS one", None).status, 200, "the server goes on");
+}
+
+#[test]
+fn a_query_ends_with_the_client_that_asked_it() {
+    let case = one_partition(COUNTS);
+    let up = up(&case);
+    let body = json!({"sql": slow(), "timeout_ms": 600_000}).to_string();
+    let url = format!("{}/v1/sql", up.url);
+    let curl = std::process::Command::new("curl").args(["-s", "-m", "1", "-d", &body, &url]).status();
+    assert_eq!(curl.expect("curl runs").code(), Some(28), "it gives up");
+    idle(&up);
 }
 
 #[test]

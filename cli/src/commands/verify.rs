@@ -1,11 +1,12 @@
 //! `bifold verify`: what is served against plain SQL over the archived bytes.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::DataType;
-use bifold_fold::{Engine, View};
+use bifold_fold::View;
 use bifold_ledger::{Offsets, TopicPartition, VersionId};
 use bifold_serving::snapshot::{AtLeast, answer};
 use bifold_serving::{Catalog, SourceSpec};
@@ -22,6 +23,8 @@ use crate::output;
 const NAMED_GROUPS: usize = 10;
 /// How far floating-point sums may differ by the order of adding: relative to the value, or to the column's largest.
 const ROUNDING: f64 = 1e-9;
+/// Which part of the largest number read is nothing: the rounding of a spread that is zero.
+const NOTHING: f64 = 1e-13;
 /// How far quantiles from sketches may differ.
 const SKETCH_ERROR: f64 = 0.05;
 
@@ -49,22 +52,40 @@ pub(crate) async fn run(common: &Common, verify: Verify) -> Result<(), Exit> {
     let wanted = wanted(&context, &journals, &verify.views)?;
     let mut rows = vec![];
     let mut differences = vec![];
+    let mut failures = vec![];
     for (source, name) in wanted {
-        let served = match verify.offline {
-            true => offline(&context, &source, &name).await?,
-            false => online(&Client::new(&context.config, &verify.shot), &name).await?,
-        };
-        let mut journal = open_ledger(&context, &source).await?;
-        let (report, found) = check(&context, &mut journal, &name, &served, verify.shot.timeout).await?;
-        rows.push(report);
-        differences.extend(found);
+        match verify_one(&context, &verify, &source, &name).await {
+            Ok((report, found)) => {
+                rows.push(report);
+                differences.extend(found);
+            }
+            Err(Exit::Difference(found)) => differences.push(found),
+            Err(failure) => failures.push(failure),
+        }
     }
     let columns = ["view", "version", "equal", "groups", "differing", "max_relative_error"];
     output::objects(verify.shot.output(), &columns, &rows)?;
-    match differences.is_empty() {
-        true => Ok(()),
-        false => Err(Exit::Difference(differences.join("\n"))),
+    if differences.is_empty() {
+        return failures.into_iter().next().map_or(Ok(()), Err);
     }
+    // What could not be checked is said, too, but a difference decides.
+    differences.extend(failures.iter().map(ToString::to_string));
+    Err(Exit::Difference(differences.join("\n")))
+}
+
+/// A view's report, and its differences in words.
+async fn verify_one(
+    context: &Context,
+    verify: &Verify,
+    source: &str,
+    name: &str,
+) -> Result<(Value, Option<String>), Exit> {
+    let served = match verify.offline {
+        true => offline(context, source, name, verify.shot.timeout).await?,
+        false => online(&Client::new(&context.config, &verify.shot), name).await?,
+    };
+    let mut journal = open_ledger(context, source).await?;
+    check(context, &mut journal, name, &served, verify.shot.timeout).await
 }
 
 /// Opens a source's ledger. An entry that is damaged is what `verify` looks for.
@@ -87,6 +108,11 @@ fn wanted(
         let mut names: BTreeSet<String> =
             ledger.versions.values().filter(|version| version.active).map(|version| version.view.clone()).collect();
         names.extend(context.views_of(source).iter().map(|view| view.name.clone()));
+        // A view that has moved to another source is no longer this one's.
+        names.retain(|name| {
+            let declaring = context.views.iter().find(|view| view.name == *name);
+            declaring.is_none_or(|view| view.source.name == *source)
+        });
         known.extend(names.into_iter().map(|name| (source.clone(), name)));
     }
     if let Some(unknown) = views.iter().find(|view| !known.iter().any(|(_, name)| name == *view)) {
@@ -106,18 +132,25 @@ async fn online(client: &Client, view: &str) -> Result<Served, Exit> {
     {
         return Err(Exit::Difference(format!("view {view}: {}", problem["detail"].as_str().unwrap_or_default())));
     }
+    if reply.status == 422
+        && let Ok(problem) = reply.json()
+        && problem["type"] == "/problems/limit-exceeded"
+    {
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        return Err(Exit::Usage(format!("view {view} is too large to ask the server for ({detail}); use --offline")));
+    }
     let body = reply.answer()?.json()?;
     let coverage = body["coverage"].get(0).cloned().unwrap_or_default();
     Ok(Served { rows: body["rows"].as_array().cloned().unwrap_or_default(), coverage })
 }
 
 /// Merges from the store alone, at the durable frontier.
-async fn offline(context: &Context, source: &str, view: &str) -> Result<Served, Exit> {
+async fn offline(context: &Context, source: &str, view: &str, timeout: Duration) -> Result<Served, Exit> {
     let spec =
         SourceSpec { source: context.source(source)?, files: context.files(source)?, views: context.views_of(source) };
     let catalog = Catalog::new(vec![spec], Arc::new(NoLog), vec![], context.engine.clone());
     let names = std::iter::once(view.to_string()).collect();
-    let mut answers = answer(&catalog, &names, &AtLeast::Now, Instant::now()).await.map_err(|problem| {
+    let mut answers = answer(&catalog, &names, &AtLeast::Now, Instant::now() + timeout).await.map_err(|problem| {
         let said = format!("view {view}: {}", problem.detail());
         if problem.slug() == "damaged" { Exit::Difference(said) } else { Exit::Failed(said) }
     })?;
@@ -154,18 +187,19 @@ async fn check(
     let state = state.ok_or_else(|| Exit::Failed(format!("the ledger knows no version {version} of view {name}")))?;
     let engine = &context.engine;
     let view = bifold_fold::view::compile_stored(engine, &state.view, &state.sql, &state.source).await?;
-    let batches = match bifold_batch::verify::expected(engine, &view, journal.files(), &ledger, &frontier).await {
-        Ok(batches) => batches,
-        Err(bifold_batch::Error::Store(error @ bifold_store::Error::Damaged { .. })) => {
-            return Err(Exit::Difference(format!("view {name}: {error}")));
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let (batches, rounding) =
+        match bifold_batch::verify::expected(engine, &view, journal.files(), &ledger, &frontier).await {
+            Ok(expected) => (expected.rows, expected.magnitude * NOTHING),
+            Err(bifold_batch::Error::Store(error @ bifold_store::Error::Damaged { .. })) => {
+                return Err(Exit::Difference(format!("view {name}: {error}")));
+            }
+            Err(error) => return Err(error.into()),
+        };
     let mut expected = vec![];
     for batch in &batches {
         expected.extend(bifold_serving::json::rows(batch).map_err(Exit::failed)?);
     }
-    let compared = compare(&view, &served.rows, &expected, engine);
+    let compared = compare(&view, &served.rows, &expected, rounding);
     let report = json!({
         "view": name,
         "version": version,
@@ -201,7 +235,8 @@ fn frontier_of(coverage: &Value) -> Result<Offsets, Exit> {
 }
 
 /// Compares rows by their keys; where the keys are not all shown, by everything that is exact.
-fn compare(view: &View, served: &[Value], expected: &[Value], _engine: &Engine) -> Compared {
+/// Numbers that differ by less than `nothing` are equal.
+fn compare(view: &View, served: &[Value], expected: &[Value], nothing: f64) -> Compared {
     let inexact: BTreeSet<&str> = view
         .output
         .fields()
@@ -211,7 +246,7 @@ fn compare(view: &View, served: &[Value], expected: &[Value], _engine: &Engine) 
         })
         .map(|f| f.name().as_str())
         .collect();
-    let all_keys_shown = view.keys.len() == view.key_count();
+    let all_keys_shown = view.all_keys_shown;
     let key = |row: &Value| -> String {
         let columns = view.output.fields().iter().map(|field| field.name().as_str());
         let of_key = columns.filter(|name| match all_keys_shown {
@@ -234,18 +269,22 @@ fn compare(view: &View, served: &[Value], expected: &[Value], _engine: &Engine) 
     let scales: BTreeMap<&str, f64> = inexact.iter().map(|name| (*name, largest(name))).collect();
     let mut compared =
         Compared { groups: groups.len(), differing: vec![], differing_count: 0, max_relative_error: 0.0 };
-    for (group, (served, expected)) in &groups {
+    for (group, (served, expected)) in &mut groups {
+        // Where keys are not shown, several rows look alike but for what is inexact.
+        for rows in [&mut *served, &mut *expected] {
+            rows.sort_by(|a, b| in_order(view, &inexact, a, b));
+        }
         let mut wrong = vec![];
         if served.len() != expected.len() {
             wrong.push(format!("{} rows served, {} recomputed", served.len(), expected.len()));
         }
-        for (a, b) in served.iter().zip(expected) {
+        for (a, b) in served.iter().zip(expected.iter()) {
             for field in view.output.fields() {
                 let name = field.name().as_str();
                 let tolerance =
                     if view.approximate.iter().any(|known| known == name) { SKETCH_ERROR } else { ROUNDING };
                 let scale = scales.get(name).copied().unwrap_or(0.0);
-                match difference(&a[name], &b[name], inexact.contains(name), tolerance, scale) {
+                match difference(&a[name], &b[name], inexact.contains(name), tolerance, scale, nothing) {
                     Ok(error) => compared.max_relative_error = compared.max_relative_error.max(error),
                     Err(error) => {
                         compared.max_relative_error = compared.max_relative_error.max(error);
@@ -264,16 +303,29 @@ fn compare(view: &View, served: &[Value], expected: &[Value], _engine: &Engine) 
     compared
 }
 
+fn number(value: &Value) -> Option<f64> {
+    value.as_f64().or_else(|| value.as_str()?.parse().ok())
+}
+
+/// An order of rows that both sides have: by what is exact, then by what is nearly equal.
+fn in_order(view: &View, inexact: &BTreeSet<&str>, a: &Value, b: &Value) -> Ordering {
+    let names = || view.output.fields().iter().map(|field| field.name().as_str());
+    let exact =
+        names().filter(|name| !inexact.contains(name)).map(|name| a[name].to_string().cmp(&b[name].to_string()));
+    let of = |row: &Value, name: &str| number(&row[name]).unwrap_or(f64::NEG_INFINITY);
+    let nearly = names().filter(|name| inexact.contains(name)).map(|name| of(a, name).total_cmp(&of(b, name)));
+    exact.chain(nearly).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+}
+
 /// The relative error of two values: within what is allowed, or beyond it.
-fn difference(a: &Value, b: &Value, inexact: bool, tolerance: f64, scale: f64) -> Result<f64, f64> {
+fn difference(a: &Value, b: &Value, inexact: bool, tolerance: f64, scale: f64, nothing: f64) -> Result<f64, f64> {
     if a == b {
         return Ok(0.0);
     }
-    let number = |value: &Value| value.as_f64().or_else(|| value.as_str()?.parse().ok());
     let (Some(x), Some(y)) = (number(a), number(b)) else { return Err(1.0) };
     let error = (x - y).abs() / x.abs().max(y.abs()).max(f64::MIN_POSITIVE);
     // A sum that nearly cancels is judged by the size of what was added, which the column's largest stands for.
-    let allowed = error <= tolerance || (x - y).abs() <= tolerance * 1e-3 * scale;
+    let allowed = error <= tolerance || (x - y).abs() <= (tolerance * 1e-3 * scale).max(nothing);
     if inexact && allowed { Ok(error) } else { Err(error) }
 }
 

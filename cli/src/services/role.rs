@@ -62,7 +62,7 @@ impl Role {
     ) -> Result<(), Exit> {
         let (runtime, shutdown, ended) = (Handle::current(), self.shutdown.clone(), self.ended.0.clone());
         self.running.insert(name.clone());
-        let builder = std::thread::Builder::new().name(name.clone()).stack_size(crate::STACK);
+        let builder = std::thread::Builder::new().name(name.clone()).stack_size(bifold_fold::STACK);
         let started = builder.spawn(move || {
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(runtime, shutdown)));
             let done = done.unwrap_or_else(|_| Err(Exit::Failed(format!("{name} panicked; this is a bug of bifold"))));

@@ -13,6 +13,9 @@ use datafusion::prelude::SessionConfig;
 
 use crate::functions;
 
+/// The stack of every thread that plans SQL: planning recurses once per operator of a chain.
+pub const STACK: usize = 128 << 20;
+
 /// A DataFusion context with bifold's functions and settings.
 #[derive(Clone)]
 pub struct Engine {

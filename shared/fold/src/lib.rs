@@ -24,7 +24,7 @@ pub mod states;
 pub mod view;
 
 pub use decode::{DeadLetter, Decoder, Envelope, Reason};
-pub use engine::Engine;
+pub use engine::{Engine, STACK};
 pub use error::{Error, PipelineError};
 pub use pipeline::{Pipeline, ViewText};
 pub use schema::{Column, Source, Type};

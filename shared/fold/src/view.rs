@@ -45,6 +45,8 @@ pub struct View {
     pub output: SchemaRef,
     /// The output columns that are group keys, in order.
     pub keys: Vec<String>,
+    /// Whether every group key is among them, so that they tell rows apart.
+    pub all_keys_shown: bool,
     /// The output column that holds the window's start or the event time.
     pub time_column: Option<String>,
     /// Output columns that are quantiles from sketches: equal only within their error.

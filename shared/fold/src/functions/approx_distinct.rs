@@ -223,9 +223,7 @@ impl GroupsAccumulator for Sketches {
     }
 
     fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
-        let estimate =
-            |sketch: &Option<HllSketch>| sketch.as_ref().map_or(0, |s| s.composite_estimate().round() as i64);
-        Ok(Arc::new(self.take(emit).iter().map(|sketch| Some(estimate(sketch))).collect::<Int64Array>()))
+        Ok(Arc::new(self.take(emit).iter().map(|sketch| Some(estimate(sketch.as_ref()))).collect::<Int64Array>()))
     }
 
     fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
@@ -243,6 +241,11 @@ impl GroupsAccumulator for Sketches {
     fn size(&self) -> usize {
         self.bytes + self.groups.capacity() * size_of::<Option<HllSketch>>()
     }
+}
+
+/// How many distinct values a sketch has seen.
+fn estimate(sketch: Option<&HllSketch>) -> i64 {
+    sketch.map_or(0, |sketch| sketch.composite_estimate().round() as i64)
 }
 
 #[derive(Debug)]
@@ -263,9 +266,10 @@ impl Accumulator for One {
         states.iter().map(|array| ScalarValue::try_from_array(array, 0)).collect()
     }
 
+    /// Keeps the sketch: a window asks once per row.
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        self.0.groups.resize_with(1, || None);
-        ScalarValue::try_from_array(&self.0.evaluate(EmitTo::First(1))?, 0)
+        let sketch = self.0.groups.first().and_then(Option::as_ref);
+        Ok(ScalarValue::Int64(Some(estimate(sketch))))
     }
 
     fn size(&self) -> usize {

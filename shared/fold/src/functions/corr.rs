@@ -14,7 +14,7 @@ use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, Signature};
 
 /// Deviations below this part of the mean are its rounding.
-const ROUNDING: f64 = 1e-12;
+const ROUNDING: f64 = 8.0 * f64::EPSILON;
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Corr(Correlation);
@@ -61,6 +61,14 @@ impl Accumulator for Varying {
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
         self.0.merge_batch(states)
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.0.retract_batch(values)
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        self.0.supports_retract_batch()
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {

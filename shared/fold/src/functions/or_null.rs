@@ -47,6 +47,14 @@ pub(crate) fn operator(BinaryExpr { left, op, right }: BinaryExpr) -> Expr {
     Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(ScalarUDF::from(total)), vec![*left, *right]))
 }
 
+/// A cast, total also where `TRY_CAST` fails: for times that no calendar has, for what lies inside lists.
+pub(crate) fn cast(expr: Expr, to: DataType) -> Expr {
+    let original = Original::Cast { name: format!("cast to {to}"), to };
+    let total =
+        OrNull { original, signature: Signature::any(1, Volatility::Immutable), warned: AtomicBool::new(false) };
+    Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(ScalarUDF::from(total)), vec![expr]))
+}
+
 #[derive(Debug)]
 struct OrNull {
     original: Original,
@@ -59,6 +67,7 @@ struct OrNull {
 enum Original {
     Function(Arc<ScalarUDF>),
     Operator { op: Operator, name: String },
+    Cast { to: DataType, name: String },
 }
 
 impl PartialEq for OrNull {
@@ -81,7 +90,17 @@ impl OrNull {
         size::check(self.name(), &args.args)?;
         without_panic(|| match &self.original {
             Original::Function(function) => function.invoke_with_args(args),
-            Original::Operator { op, .. } => operate(*op, args),
+            Original::Operator { op, .. } => operate(args, |operands| match operands {
+                [left, right] => {
+                    let expr = expressions::BinaryExpr::new(Arc::clone(left), *op, Arc::clone(right));
+                    Ok(Arc::new(expr.with_fail_on_overflow(true)))
+                }
+                _ => exec_err!("{op} takes two operands"),
+            }),
+            Original::Cast { to, .. } => operate(args, |operands| match operands {
+                [operand] => Ok(Arc::new(expressions::TryCastExpr::new(Arc::clone(operand), to.clone()))),
+                _ => exec_err!("a cast takes one operand"),
+            }),
         })
     }
 
@@ -100,11 +119,16 @@ impl OrNull {
             made.extend(self.halves(args, from + rows / 2, rows - rows / 2)?);
             return Ok(made);
         }
+        Ok(vec![self.null(args, 1, &failure)?])
+    }
+
+    /// So many rows that failed, of which the first is told.
+    fn null(&self, args: &ScalarFunctionArgs, rows: usize, failure: &DataFusionError) -> Result<ArrayRef> {
         if !self.warned.swap(true, Ordering::Relaxed) {
             let reason = failure.strip_backtrace();
             tracing::warn!(function = self.name(), %reason, "fails for an event's value, which is NULL then");
         }
-        Ok(vec![new_null_array(args.return_type(), 1)])
+        Ok(new_null_array(args.return_type(), rows))
     }
 }
 
@@ -116,8 +140,11 @@ fn slice(args: &ScalarFunctionArgs, from: usize, rows: usize) -> ScalarFunctionA
     ScalarFunctionArgs { args: args.args.iter().map(cut).collect(), number_rows: rows, ..args.clone() }
 }
 
-/// Evaluates as DataFusion does, but with a failure where an integer would wrap.
-fn operate(op: Operator, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+/// Evaluates the expression that is made of the arguments, as DataFusion does.
+fn operate(
+    args: ScalarFunctionArgs,
+    made: impl FnOnce(&[Arc<dyn PhysicalExpr>]) -> Result<Arc<dyn PhysicalExpr>>,
+) -> Result<ColumnarValue> {
     let (mut fields, mut columns, mut operands) = (vec![], vec![], vec![]);
     for (place, value) in args.args.into_iter().enumerate() {
         let operand: Arc<dyn PhysicalExpr> = match value {
@@ -130,11 +157,9 @@ fn operate(op: Operator, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         };
         operands.push(operand);
     }
-    let [left, right] = &operands[..] else { return exec_err!("{op} takes two operands") };
     let options = RecordBatchOptions::new().with_row_count(Some(args.number_rows));
     let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
-    let expr = expressions::BinaryExpr::new(Arc::clone(left), op, Arc::clone(right));
-    expr.with_fail_on_overflow(true).evaluate(&batch)
+    made(&operands)?.evaluate(&batch)
 }
 
 thread_local! {
@@ -167,7 +192,7 @@ impl ScalarUDFImpl for OrNull {
     fn name(&self) -> &str {
         match &self.original {
             Original::Function(function) => function.name(),
-            Original::Operator { name, .. } => name,
+            Original::Operator { name, .. } | Original::Cast { name, .. } => name,
         }
     }
 
@@ -180,6 +205,7 @@ impl ScalarUDFImpl for OrNull {
             (Original::Function(function), types) => function.return_type(types),
             (Original::Operator { op, .. }, [left, right]) => BinaryTypeCoercer::new(left, op, right).get_result_type(),
             (Original::Operator { op, .. }, _) => exec_err!("{op} takes two operands"),
+            (Original::Cast { to, .. }, _) => Ok(to.clone()),
         }
     }
 
@@ -189,7 +215,7 @@ impl ScalarUDFImpl for OrNull {
                 let field = function.return_field_from_args(args)?;
                 Ok(if field.is_nullable() { field } else { Arc::new(field.as_ref().clone().with_nullable(true)) })
             }
-            Original::Operator { name, .. } => {
+            Original::Operator { name, .. } | Original::Cast { name, .. } => {
                 let types: Vec<DataType> = args.arg_fields.iter().map(|field| field.data_type().clone()).collect();
                 Ok(Arc::new(Field::new(name, self.return_type(&types)?, true)))
             }
@@ -206,7 +232,9 @@ impl ScalarUDFImpl for OrNull {
         }
         let parts = self.halves(&args, 0, args.number_rows)?;
         let parts: Vec<_> = parts.iter().map(|part| &**part).collect();
-        Ok(ColumnarValue::Array(concat(&parts)?))
+        // Together they may be more than an array holds.
+        let whole = concat(&parts).or_else(|failure| self.null(&args, args.number_rows, &failure.into()));
+        Ok(ColumnarValue::Array(whole?))
     }
 
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
@@ -214,7 +242,7 @@ impl ScalarUDFImpl for OrNull {
             (Original::Operator { name, .. }, [left, right]) => {
                 Ok(format!("{} {name} {}", left.schema_name(), right.schema_name()))
             }
-            (Original::Operator { name, .. }, _) => Ok(name.clone()),
+            (Original::Operator { name, .. } | Original::Cast { name, .. }, _) => Ok(name.clone()),
             (Original::Function(function), args) => function.schema_name(args),
         }
     }
@@ -222,7 +250,7 @@ impl ScalarUDFImpl for OrNull {
     fn aliases(&self) -> &[String] {
         match &self.original {
             Original::Function(function) => function.aliases(),
-            Original::Operator { .. } => &[],
+            Original::Operator { .. } | Original::Cast { .. } => &[],
         }
     }
 
@@ -237,14 +265,14 @@ impl ScalarUDFImpl for OrNull {
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         match &self.original {
             Original::Function(function) => function.coerce_types(types),
-            Original::Operator { .. } => Ok(types.to_vec()),
+            Original::Operator { .. } | Original::Cast { .. } => Ok(types.to_vec()),
         }
     }
 
     fn preimage(&self, args: &[Expr], value: &Expr, info: &SimplifyContext) -> Result<PreimageResult> {
         match &self.original {
             Original::Function(function) => function.preimage(args, value, info),
-            Original::Operator { .. } => Ok(PreimageResult::None),
+            Original::Operator { .. } | Original::Cast { .. } => Ok(PreimageResult::None),
         }
     }
 
@@ -255,14 +283,14 @@ impl ScalarUDFImpl for OrNull {
     fn conditional_arguments<'a>(&self, args: &'a [Expr]) -> Option<(Vec<&'a Expr>, Vec<&'a Expr>)> {
         match &self.original {
             Original::Function(function) => function.conditional_arguments(args),
-            Original::Operator { .. } => None,
+            Original::Operator { .. } | Original::Cast { .. } => None,
         }
     }
 
     fn evaluate_bounds(&self, inputs: &[&Interval]) -> Result<Interval> {
         match &self.original {
             Original::Function(function) => function.evaluate_bounds(inputs),
-            Original::Operator { .. } => Interval::make_unbounded(&DataType::Null),
+            Original::Operator { .. } | Original::Cast { .. } => Interval::make_unbounded(&DataType::Null),
         }
     }
 
@@ -275,7 +303,7 @@ impl ScalarUDFImpl for OrNull {
     fn placement(&self, args: &[ExpressionPlacement]) -> ExpressionPlacement {
         match &self.original {
             Original::Function(function) => function.placement(args),
-            Original::Operator { .. } => ExpressionPlacement::KeepInPlace,
+            Original::Operator { .. } | Original::Cast { .. } => ExpressionPlacement::KeepInPlace,
         }
     }
 }

@@ -2,45 +2,69 @@
 //!
 //! A padding, a repetition or a series of a thousand million would end the process, not the query.
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNanoType, TimeUnit};
+use arrow::compute::kernels::length::length;
+use arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
 use datafusion::common::{Result, exec_err};
 use datafusion::logical_expr::ColumnarValue;
 
-/// The longest value, in characters or elements, that a view makes from an argument.
-pub(crate) const LONGEST: i64 = 1 << 20;
+/// The longest value, in bytes or elements, that a view makes of lengths that its arguments give.
+pub(crate) const LONGEST: i64 = 1 << 16;
+/// The same for functions whose arguments give the most that a value may become, which it seldom does.
+const LONGEST_AT_MOST: i64 = 1 << 26;
 
-/// Fails if a row of a call asks for more than [`LONGEST`].
+/// Fails if a row of a call asks for too much.
 pub(super) fn check(function: &str, args: &[ColumnarValue]) -> Result<()> {
-    let length = match function {
-        "lpad" | "rpad" | "repeat" | "array_repeat" | "array_resize" => args.get(1),
-        "space" => args.first(),
-        "range" | "generate_series" => return series(function, args),
-        _ => None,
-    };
-    let Some(length) = length else { return Ok(()) };
-    match numbers(length)?.into_iter().flatten().find(|asked| *asked > LONGEST) {
-        Some(asked) => exec_err!("{function} asks for {asked} in one value; the most is {LONGEST}"),
-        None => Ok(()),
+    match (function, args) {
+        ("lpad" | "rpad" | "array_resize", [_, asked, ..]) | ("space", [asked]) => {
+            at_most(function, LONGEST, numbers(asked)?, one())
+        }
+        ("repeat", [text, times]) => at_most(function, LONGEST, lengths(text)?, numbers(times)?),
+        ("array_repeat", [value, times]) => {
+            at_most(function, LONGEST, numbers(times)?, one())?;
+            at_most(function, LONGEST, lengths(value)?, numbers(times)?)
+        }
+        ("replace" | "regexp_replace", [text, _, by, ..]) => {
+            at_most(function, LONGEST_AT_MOST, lengths(text)?, lengths(by)?)
+        }
+        ("array_to_string", [list, between, ..]) => {
+            at_most(function, LONGEST_AT_MOST, lengths(list)?, lengths(between)?)
+        }
+        ("range" | "generate_series", [to]) => series(function, one(), numbers(to)?, one()),
+        ("range" | "generate_series", [from, to]) => series(function, numbers(from)?, numbers(to)?, one()),
+        ("range" | "generate_series", [from, to, step]) => series(function, numbers(from)?, numbers(to)?, steps(step)?),
+        _ => Ok(()),
     }
 }
 
+type Numbers = Vec<Option<i64>>;
+
+fn one() -> Numbers {
+    vec![Some(1)]
+}
+
+/// Row by row: the one value of a constant stands for every row.
+fn at(values: &Numbers, row: usize) -> Option<i128> {
+    let value = if values.len() == 1 { values[0] } else { values.get(row).copied().flatten() };
+    value.map(i128::from)
+}
+
+fn at_most(function: &str, most: i64, length: Numbers, times: Numbers) -> Result<()> {
+    for row in 0..length.len().max(times.len()) {
+        let (Some(length), Some(times)) = (at(&length, row), at(&times, row)) else { continue };
+        if length * times > i128::from(most) {
+            return exec_err!("{function} asks for {} in one value; the most is {most}", length * times);
+        }
+    }
+    Ok(())
+}
+
 /// A series of numbers or of times.
-fn series(function: &str, args: &[ColumnarValue]) -> Result<()> {
-    let (from, to) = match args {
-        [to] => (None, to),
-        [from, to, ..] => (Some(from), to),
-        [] => return Ok(()),
-    };
-    let to = numbers(to)?;
-    let from = from.map(numbers).transpose()?.unwrap_or_else(|| vec![Some(0)]);
-    let steps = args.get(2).map(steps).transpose()?.unwrap_or_else(|| vec![Some(1)]);
-    for row in 0..to.len().max(from.len()).max(steps.len()) {
-        let at =
-            |values: &[Option<i64>]| if values.len() == 1 { values[0] } else { values.get(row).copied().flatten() };
-        let (Some(from), Some(to), Some(step)) = (at(&from), at(&to), at(&steps)) else { continue };
-        let length = (i128::from(to) - i128::from(from)).abs() / i128::from(step).abs().max(1);
+fn series(function: &str, from: Numbers, to: Numbers, step: Numbers) -> Result<()> {
+    for row in 0..from.len().max(to.len()).max(step.len()) {
+        let (Some(from), Some(to), Some(step)) = (at(&from, row), at(&to, row), at(&step, row)) else { continue };
+        let length = (to - from).abs() / step.abs().max(1);
         if length > i128::from(LONGEST) {
             return exec_err!("{function} asks for {length} values in one; the most is {LONGEST}");
         }
@@ -48,26 +72,39 @@ fn series(function: &str, args: &[ColumnarValue]) -> Result<()> {
     Ok(())
 }
 
-/// Whole numbers; times as nanoseconds or days are numbers, too.
-fn numbers(value: &ColumnarValue) -> Result<Vec<Option<i64>>> {
+/// Lengths of texts in bytes, and of lists in elements; anything else is of length 1.
+fn lengths(value: &ColumnarValue) -> Result<Numbers> {
     let array = one_or_all(value)?;
-    let array = match array.data_type() {
-        DataType::Date32 | DataType::Date64 | DataType::Timestamp(..) => {
-            let time = cast(&array, &DataType::Timestamp(TimeUnit::Microsecond, None))?;
-            cast(&time, &DataType::Int64)?
+    match array.data_type() {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Binary | DataType::List(_) => {
+            numbers_of(&length(&array)?)
         }
-        _ => cast(&array, &DataType::Int64)?,
-    };
-    Ok(array.as_primitive::<Int64Type>().iter().collect())
+        _ => Ok(one()),
+    }
+}
+
+/// Whole numbers; times are numbers, too: of microseconds.
+fn numbers(value: &ColumnarValue) -> Result<Numbers> {
+    let array = one_or_all(value)?;
+    match array.data_type() {
+        DataType::Date32 | DataType::Date64 | DataType::Timestamp(..) => {
+            numbers_of(&cast(&array, &DataType::Timestamp(TimeUnit::Microsecond, None))?)
+        }
+        _ => numbers_of(&array),
+    }
+}
+
+fn numbers_of(array: &ArrayRef) -> Result<Numbers> {
+    Ok(cast(array, &DataType::Int64)?.as_primitive::<Int64Type>().iter().collect())
 }
 
 /// Steps of a series: numbers, or the shortest that an interval may be, in microseconds.
-fn steps(value: &ColumnarValue) -> Result<Vec<Option<i64>>> {
+fn steps(value: &ColumnarValue) -> Result<Numbers> {
     let array = one_or_all(value)?;
     if !matches!(array.data_type(), DataType::Interval(_)) {
         return numbers(value);
     }
-    let array = cast(&array, &DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano))?;
+    let array = cast(&array, &DataType::Interval(IntervalUnit::MonthDayNano))?;
     let micros = array.as_primitive::<IntervalMonthDayNanoType>().iter().map(|step| {
         let step = step?;
         let days = i128::from(step.months) * 28 + i128::from(step.days);
@@ -76,7 +113,7 @@ fn steps(value: &ColumnarValue) -> Result<Vec<Option<i64>>> {
     Ok(micros.collect())
 }
 
-fn one_or_all(value: &ColumnarValue) -> Result<arrow::array::ArrayRef> {
+fn one_or_all(value: &ColumnarValue) -> Result<ArrayRef> {
     match value {
         ColumnarValue::Array(array) => Ok(array.clone()),
         ColumnarValue::Scalar(scalar) => scalar.to_array(),

@@ -52,6 +52,10 @@ pub(super) fn prepare(expr: &Expr, input: &DFSchema, ty: &DataType) -> Result<Ca
         };
         return Err(refuse(message, hint));
     };
+    if params.distinct && ignores_distinct(&function) {
+        let message = format!("{function}() does not tell distinct values from others");
+        return Err(refuse(message, "leave DISTINCT out, or group by the columns in a view of its own"));
+    }
     if order == Order::Needed && params.order_by.is_empty() {
         let message = format!("{function}() depends on the order of events");
         return Err(refuse(message, "add ORDER BY inside the call, for example by the event-time column"));
@@ -78,6 +82,11 @@ pub(super) fn prepare(expr: &Expr, input: &DFSchema, ty: &DataType) -> Result<Ca
     let func = if guard.is_some() && function == "sum" { sum_udaf() } else { call.func.clone() };
     let expr = Expr::AggregateFunction(AggregateFunction { func, params });
     Ok(Call { expr, plain, guard, state_id })
+}
+
+/// Functions whose accumulators never look at DISTINCT.
+fn ignores_distinct(function: &str) -> bool {
+    ["corr", "covar_", "regr_", "approx_percentile", "approx_median"].iter().any(|name| function.starts_with(name))
 }
 
 fn unalias(expr: &Expr) -> Result<&AggregateFunction, Refused> {

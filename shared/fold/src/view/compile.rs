@@ -249,6 +249,7 @@ fn build(
         sql,
         output: Arc::clone(plan.schema().inner()),
         keys: shape.keys,
+        all_keys_shown: shape.all_keys_shown,
         time_column: shape.time_column,
         approximate: shape.approximate,
         needed: scanned_columns(state, &input)?,

@@ -1,5 +1,7 @@
 //! What a view's rows look like: which columns are keys, which one is the window, which are approximate.
 
+use std::collections::BTreeSet;
+
 use datafusion::common::Column;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
@@ -9,13 +11,15 @@ use crate::schema::Source;
 
 pub(super) struct Shape {
     pub(super) keys: Vec<String>,
+    pub(super) all_keys_shown: bool,
     pub(super) time_column: Option<String>,
     pub(super) approximate: Vec<String>,
 }
 
 /// Reads the shape off the projection above the aggregate.
 pub(super) fn shape_of(plan: &LogicalPlan, aggregate: &Aggregate, source: &Source) -> Shape {
-    let mut shape = Shape { keys: vec![], time_column: None, approximate: vec![] };
+    let mut shape = Shape { keys: vec![], all_keys_shown: false, time_column: None, approximate: vec![] };
+    let mut shown = BTreeSet::new();
     let LogicalPlan::Projection(projection) = plan else { return shape };
     for (expr, field) in projection.expr.iter().zip(projection.schema.fields()) {
         let made_of_sketch = expr.exists(|e| Ok(is_sketch_column(e, aggregate))).unwrap_or(false);
@@ -24,10 +28,12 @@ pub(super) fn shape_of(plan: &LogicalPlan, aggregate: &Aggregate, source: &Sourc
         }
         let Some(key) = key_behind(expr, aggregate) else { continue };
         shape.keys.push(field.name().clone());
+        shown.insert(key);
         if shape.time_column.is_none() && is_time(&aggregate.group_expr[key], source) {
             shape.time_column = Some(field.name().clone());
         }
     }
+    shape.all_keys_shown = shown.len() == aggregate.group_expr.len();
     shape
 }
 

@@ -54,6 +54,13 @@ fn wide_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let left = cast(*left, DataType::Int64);
             Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right })))
         }
+        // DataFusion's own negation wraps.
+        Expr::Negative(inner)
+            if !matches!(*inner, Expr::Literal(..)) && inner.get_type(schema)?.is_signed_integer() =>
+        {
+            let zero = Box::new(lit(0i64));
+            Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left: zero, op: Operator::Minus, right: inner })))
+        }
         expr => Ok(Transformed::no(expr)),
     }
 }
@@ -61,11 +68,15 @@ fn wide_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
 fn total_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     match expr {
         Expr::Cast(cast) => {
-            let to = cast.field.data_type().clone();
-            if fits_always(&cast.expr.get_type(schema)?, &to) {
+            let (from, to) = (cast.expr.get_type(schema)?, cast.field.data_type().clone());
+            if fits_always(&from, &to) {
                 return Ok(Transformed::no(Expr::Cast(cast)));
             }
-            Ok(Transformed::yes(Expr::TryCast(TryCast::new(cast.expr, to))))
+            Ok(Transformed::yes(total_cast(*cast.expr, &from, to)))
+        }
+        Expr::TryCast(cast) => {
+            let (from, to) = (cast.expr.get_type(schema)?, cast.field.data_type().clone());
+            Ok(Transformed::yes(total_cast(*cast.expr, &from, to)))
         }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             let (from, by) = (left.get_type(schema)?, right.get_type(schema)?);
@@ -88,6 +99,15 @@ fn total_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 Transformed::no(Expr::BinaryExpr(expr))
             })
         }
+        Expr::Like(like) if like.escape_char.is_none() && !matches!(*like.pattern, Expr::Literal(..)) => {
+            let op = match (like.negated, like.case_insensitive) {
+                (false, false) => Operator::LikeMatch,
+                (false, true) => Operator::ILikeMatch,
+                (true, false) => Operator::NotLikeMatch,
+                (true, true) => Operator::NotILikeMatch,
+            };
+            Ok(Transformed::yes(or_null::operator(BinaryExpr { left: like.expr, op, right: like.pattern })))
+        }
         // DataFusion evaluates it as this operator.
         Expr::SimilarTo(like) if like.escape_char.is_none() && !matches!(*like.pattern, Expr::Literal(..)) => {
             let op = match (like.negated, like.case_insensitive) {
@@ -101,6 +121,14 @@ fn total_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::ScalarFunction(call) => Ok(Transformed::yes(or_null::function(call))),
         expr => Ok(Transformed::no(expr)),
     }
+}
+
+/// A cast whose value is NULL where it fails. `TRY_CAST` is, of plain values.
+fn total_cast(expr: Expr, from: &DataType, to: DataType) -> Expr {
+    if from.is_temporal() || from.is_nested() || from.is_binary() {
+        return or_null::cast(expr, to);
+    }
+    Expr::TryCast(TryCast::new(Box::new(expr), to))
 }
 
 fn is_arithmetic(op: Operator) -> bool {
@@ -125,7 +153,12 @@ fn fits_always(from: &DataType, to: &DataType) -> bool {
             && from.primitive_width() <= to.primitive_width()
             && from.is_signed_integer() == to.is_signed_integer()
     };
-    from == to || text(to) || *from == DataType::Null || (from.is_integer() && to.is_floating()) || wider(from, to)
+    let shown = from.is_numeric() || *from == DataType::Boolean || text(from);
+    from == to
+        || (text(to) && shown)
+        || *from == DataType::Null
+        || (from.is_integer() && to.is_floating())
+        || wider(from, to)
 }
 
 fn is_literal_but_zero(expr: &Expr) -> bool {

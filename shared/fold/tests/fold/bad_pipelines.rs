@@ -512,6 +512,7 @@ async fn what_cannot_be_merged_is_refused() {
             "a view has no order",
             "put ORDER BY into the query of the view",
         ),
+        ("SELECT §corr(DISTINCT added, price) AS c FROM wikipedia", "corr() does not tell distinct values from others", "leave DISTINCT out"),
         ("SELECT §DISTINCT channel FROM wikipedia", "SELECT DISTINCT cannot be merged", "GROUP BY the columns instead"),
         ("SELECT §DISTINCT ON (channel) channel FROM wikipedia", "SELECT DISTINCT cannot be merged", "GROUP BY the columns"),
         ("SELECT §TOP 5 channel, count(*) AS n FROM wikipedia GROUP BY 1", "a limit cannot be merged", "put LIMIT into the query"),
