@@ -23,11 +23,12 @@ use bifold_store::failpoint::failpoint;
 use bifold_store::{Appended, Journal, Kind, SourceFiles};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::archive::replay::Replay;
 use crate::archive::{Part, direct};
+use crate::runs::{Run, Trigger};
 use run_file::{read_run, write_run};
 
 /// Runs of a version beyond which an incremental run merges them all.
@@ -66,7 +67,7 @@ pub struct Request {
 }
 
 /// What a run did for one version; a line of `bifold batch run`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// The view.
     pub view: String,
@@ -94,11 +95,25 @@ struct Built {
 }
 
 impl Recompute {
-    /// Does one run.
+    /// Does one run, and keeps a record of it.
     ///
     /// # Errors
     /// [`Error::NotReached`] if the ledger does not allow the boundary in time; a damaged archive; the store.
-    pub async fn run(&self, request: &Request) -> Result<Vec<Report>, Error> {
+    pub async fn run(&self, request: &Request, trigger: Trigger) -> Result<Vec<Report>, Error> {
+        let started = chrono::Utc::now();
+        let done = self.attempt(request).await;
+        let run = Run::ended(&self.source.name, started, trigger, &done);
+        if let Err(error) = run.keep(&self.files).await {
+            tracing::warn!(source = self.source.name, %error, "the record of a batch run was not kept");
+        }
+        let source = || self.source.name.clone();
+        let outcome = format!("{:?}", run.outcome).to_lowercase();
+        metrics::counter!("bifold_batch_runs_total", "source" => source(), "outcome" => outcome).increment(1);
+        metrics::histogram!("bifold_batch_seconds", "source" => source()).record(run.elapsed_ms as f64 / 1e3);
+        done
+    }
+
+    async fn attempt(&self, request: &Request) -> Result<Vec<Report>, Error> {
         let mut journal = Journal::open_to_write(self.files.clone(), "batch").await?;
         if !journal.ledger().exists() {
             return Err(Error::NotBegun { source_name: self.source.name.clone() });

@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use croner::Cron;
 
 use crate::recompute::{Recompute, Request};
+use crate::runs::{Trigger, runs};
 
 /// How often the ledger is asked whether a version waits.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -43,9 +44,21 @@ fn next_due(schedule: &Schedule, last: DateTime<Utc>) -> Option<DateTime<Utc>> {
     }
 }
 
+/// When the first run after a start is due: a run that was missed meanwhile is made up once, at once.
+async fn first_due(recompute: &Recompute, schedule: &Schedule) -> Option<DateTime<Utc>> {
+    let last = match runs(&recompute.files).await {
+        Ok(runs) => runs.iter().rfind(|run| run.trigger == Trigger::Schedule).map(|run| run.started),
+        Err(error) => {
+            tracing::debug!(%error, "the records of batch runs cannot be read");
+            None
+        }
+    };
+    next_due(schedule, last.unwrap_or_else(Utc::now))
+}
+
 /// Runs `recompute` by `schedule` until `shutdown`. A failed run is logged and tried again when the next is due.
 pub async fn run(recompute: Recompute, schedule: Schedule, shutdown: Shutdown) {
-    let mut due = next_due(&schedule, Utc::now());
+    let mut due = first_due(&recompute, &schedule).await;
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // A version that could not be built is not tried again every second.
@@ -58,12 +71,14 @@ pub async fn run(recompute: Recompute, schedule: Schedule, shutdown: Shutdown) {
         }
         let now = Utc::now();
         let waiting = now >= rest && version_waits(&recompute, &mut journal).await;
-        if !waiting && due.is_none_or(|due| now < due) {
+        let is_due = due.is_some_and(|due| now >= due);
+        if !waiting && !is_due {
             continue;
         }
+        let trigger = if is_due { Trigger::Schedule } else { Trigger::Version };
         let request = Request { timeout: Duration::ZERO, ..Request::default() };
         tokio::select! {
-            done = recompute.run(&request) => match done {
+            done = recompute.run(&request, trigger) => match done {
                 Ok(reports) => {
                     for report in reports.iter().filter(|report| report.mode != bifold_ledger::Mode::None) {
                         tracing::info!(view = report.view, mode = ?report.mode, boundary = report.boundary,
@@ -75,7 +90,9 @@ pub async fn run(recompute: Recompute, schedule: Schedule, shutdown: Shutdown) {
             },
             () = shutdown.cancelled() => return,
         }
-        due = next_due(&schedule, Utc::now());
+        if is_due {
+            due = next_due(&schedule, now);
+        }
         rest = Utc::now() + chrono::Duration::seconds(2);
     }
 }

@@ -86,6 +86,12 @@ pub(crate) enum BatchCommand {
     /// Works beside running services or without them. It neither archives nor folds: without services the boundary is
     /// what the ledger allows.
     Run(BatchRun),
+    /// List what the last runs did, newest last
+    Runs(OneShot),
+    /// Run by batch.schedule until it is stopped: a service of its own, as a part of `up` does
+    ///
+    /// A run that was missed is made up once, at once; runs of one source never overlap. Cron expressions are in UTC.
+    Schedule(Service),
 }
 
 /// A service.

@@ -54,6 +54,8 @@ async fn run(arguments: Arguments) -> Result<(), Exit> {
         Command::Speed(service) => services::speed(&common, &service).await,
         Command::Serve(service) => services::serve(&common, &service).await,
         Command::Batch { command: BatchCommand::Run(run) } => commands::batch::run(&common, run).await,
+        Command::Batch { command: BatchCommand::Runs(shot) } => commands::batch::list(&common, shot).await,
+        Command::Batch { command: BatchCommand::Schedule(service) } => services::batch(&common, &service).await,
         Command::Verify(verify) => commands::verify::run(&common, verify).await,
         Command::Query(query) => commands::query::run(&common, query).await,
         Command::Views(shot) => commands::views::run(&common, shot).await,

@@ -124,6 +124,23 @@ pub(crate) async fn serve(common: &Common, service: &Service) -> Result<(), Exit
     role.run_to_end().await
 }
 
+/// `bifold batch schedule`
+pub(crate) async fn batch(common: &Common, service: &Service) -> Result<(), Exit> {
+    let context = Context::with(with_listen(common, service, "batch.listen")?).await?;
+    if matches!(context.config.batch.schedule, bifold_config::Schedule::Off) {
+        let hint = "set batch.schedule to an interval or a cron expression, or use `bifold batch run`";
+        return Err(Exit::Usage(format!("batch.schedule = \"off\": there is nothing to do; {hint}")));
+    }
+    let (listener, address) = bind(&context.config.batch.listen, "batch.listen").await?;
+    let mut role = Role::new("batch", address, true);
+    let metrics = install_metrics();
+    for source in &context.pipeline.sources {
+        start_schedule(&context, &mut role, &source.name)?;
+    }
+    role.serve(listener, health_routes(role.readiness.clone(), metrics));
+    role.run_to_end().await
+}
+
 /// Keeps asking store and log, and says what is missing. At start, only within the limit.
 async fn watch_store(
     catalog: Arc<Catalog>,
@@ -228,7 +245,7 @@ fn start_folder(
 fn start_schedule(context: &Context, role: &mut Role, source: &str) -> Result<(), Exit> {
     let recompute = recompute_of(context, context.source(source)?)?;
     let (schedule, shutdown) = (context.config.batch.schedule.clone(), role.shutdown.clone());
-    role.watch("batch schedule", async move {
+    role.watch(&format!("batch schedule {source}"), async move {
         schedule::run(recompute, schedule, shutdown).await;
         Ok(())
     });

@@ -80,8 +80,16 @@ async fn sql(State(api): State<Arc<Api>>, body: Result<Bytes, BytesRejection>) -
     let at_least = AtLeast::parse(request.at_least.as_deref())?;
     let limits = api.limits(request.timeout_ms);
     let answered = query(&api.catalog, &request.sql, &at_least, limits).await;
-    metrics::histogram!("bifold_query_seconds", "path" => "/v1/sql").record(started.elapsed().as_secs_f64());
-    body_of(answered?)
+    let answered = answered.and_then(body_of);
+    note_query("/v1/sql", started, &answered);
+    answered
+}
+
+/// Counts an answered or refused request, and how long it took.
+pub(crate) fn note_query(path: &'static str, started: Instant, answered: &Result<Response, Problem>) {
+    metrics::histogram!("bifold_query_seconds", "path" => path).record(started.elapsed().as_secs_f64());
+    let status = answered.as_ref().map_or_else(Problem::status, Response::status);
+    metrics::counter!("bifold_queries_total", "path" => path, "status" => status.as_str().to_string()).increment(1);
 }
 
 /// The body of a request.

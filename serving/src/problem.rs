@@ -128,6 +128,11 @@ impl Problem {
     pub fn slug(&self) -> &'static str {
         self.0.slug
     }
+
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        self.0.status
+    }
 }
 
 impl IntoResponse for Problem {

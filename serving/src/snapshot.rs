@@ -210,7 +210,10 @@ fn covers(ledger: &Ledger, names: &[String]) -> Result<Vec<(String, Cover)>, Pro
         };
         let cover = ledger.cover(version).map_err(|gap| match gap {
             Gap::Building(_) => Problem::building(name, progress(ledger, name)),
-            gap => Problem::incomplete(gap.to_string()),
+            gap => {
+                metrics::counter!("bifold_incomplete_total", "view" => name.clone()).increment(1);
+                Problem::incomplete(gap.to_string())
+            }
         })?;
         covers.push((name.clone(), cover));
     }

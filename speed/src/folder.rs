@@ -168,6 +168,7 @@ impl Folder {
                 ids.fold += 1;
                 let next = Epoch::new(ledger.number, epoch.end(), folds.versions.iter().cloned());
                 let done = std::mem::replace(&mut epoch, next);
+                metrics::counter!("bifold_epochs_total", "source" => self.source.name.clone()).increment(1);
                 self.live.committed(number, done, &epoch);
                 self.live.note_ledger(&ledger);
                 self.report(&ledger);
@@ -283,11 +284,18 @@ impl Folder {
         let source = self.source.name.clone();
         metrics::counter!("bifold_events_total", "source" => source.clone(), "role" => "speed")
             .absolute(ledger.events_folded);
-        metrics::gauge!("bifold_ledger_number", "source" => source).set(ledger.number as f64);
+        metrics::gauge!("bifold_ledger_number", "source" => source.clone()).set(ledger.number as f64);
+        for version in ledger.versions.values().filter(|version| version.active) {
+            let Some(at) = version.published_at.as_deref() else { continue };
+            let Ok(at) = chrono::DateTime::parse_from_rfc3339(at) else { continue };
+            let labels = [("source", source.clone()), ("view", version.view.clone())];
+            metrics::gauge!("bifold_published_timestamp_seconds", &labels).set(at.timestamp_millis() as f64 / 1e3);
+        }
     }
 
     fn report_lag(&self, epoch: &Epoch, survey: &Survey) {
         let end = epoch.end();
+        let mut behind = 0;
         for (at, bounds) in &survey.bounds {
             let labels = [
                 ("source", self.source.name.clone()),
@@ -295,9 +303,17 @@ impl Folder {
                 ("partition", at.partition.to_string()),
                 ("role", "speed".to_string()),
             ];
-            metrics::gauge!("bifold_lag_offsets", &labels).set((bounds.end - end.or_zero(at)).max(0) as f64);
+            let lag = (bounds.end - end.or_zero(at)).max(0);
+            behind += lag;
+            metrics::gauge!("bifold_lag_offsets", &labels).set(lag as f64);
         }
         let source = self.source.name.clone();
+        if behind == 0 {
+            let now = chrono::Utc::now().timestamp_millis() as f64 / 1e3;
+            metrics::gauge!("bifold_folded_timestamp_seconds", "source" => source.clone()).set(now);
+        }
+        let slices: usize = epoch.slices.values().map(Vec::len).sum();
+        metrics::gauge!("bifold_epoch_slices", "source" => source.clone()).set(slices as f64);
         metrics::gauge!("bifold_epoch_bytes", "source" => source.clone()).set(epoch.bytes() as f64);
         metrics::gauge!("bifold_epoch_events", "source" => source).set(epoch.events as f64);
     }

@@ -1,8 +1,10 @@
 //! `bifold batch run`, and answers from both layers.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use crate::support::{COUNTS, answer, ask, one_partition, up, up_with};
+use crate::support::{COUNTS, answer, ask, metric, one_partition, up, up_with};
 
 const LINE: &str = r#"{"t":"2026-01-01T00:00:00Z","k":"a","n":5}"#;
 
@@ -229,4 +231,52 @@ fn a_record_is_read_again_from_its_bytes_when_the_source_changes() {
         reply.status == 200 && reply.json()["rows"] == json!([{"c": 1, "s": null}])
     });
     assert_eq!(ask(&case, &second, &["verify"]).json()[0]["equal"], true);
+}
+
+#[test]
+fn runs_are_kept_with_their_outcome() {
+    let case = one_partition(COUNTS);
+    let mut up = up(&case);
+    let offsets = case.produce(&up, "e", &[LINE, LINE]);
+    case.run(&["batch", "run", "--at-least", &offsets]).json();
+    case.run(&["batch", "run"]).json();
+    assert_eq!(up.terminate(), Some(0));
+    case.run(&["batch", "run", "--at-least", &format!("{}/0:1000", case.topic), "--timeout", "1s"]).fails(1, &["1000"]);
+    let runs = case.run(&["batch", "runs", "--output", "json"]).json();
+    let outcomes: Vec<(&str, &str)> = runs
+        .iter()
+        .map(|run| (run["trigger"].as_str().expect("a trigger"), run["outcome"].as_str().expect("an outcome")))
+        .collect();
+    assert_eq!(outcomes, [("command", "published"), ("command", "nothing"), ("command", "failed")], "{runs:?}");
+    assert_eq!((&runs[0]["published"], &runs[0]["boundary"]), (&json!("v"), &json!(offsets)));
+    assert!(runs[2]["error"].as_str().is_some_and(|error| error.contains("1000")), "{}", runs[2]);
+    let table = case.run(&["batch", "runs", "--output", "table"]);
+    assert!(table.code == Some(0) && table.stdout.contains("published"), "{}", table.stdout);
+}
+
+#[test]
+fn a_schedule_of_its_own_makes_up_the_run_that_was_missed_once() {
+    let case = one_partition(COUNTS);
+    let mut first = up_with(&case, &[("BIFOLD_BATCH__SCHEDULE", "1s")]);
+    case.produce(&first, "e", &[LINE, LINE]);
+    first.wait("a scheduled run", |_| {
+        case.run(&["batch", "runs", "--output", "json"]).json().iter().any(|run| run["outcome"] == "published")
+    });
+    assert_eq!(first.terminate(), Some(0));
+    let scheduled = || {
+        let runs = case.run(&["batch", "runs", "--output", "json"]).json();
+        runs.iter().filter(|run| run["trigger"] == "schedule").count()
+    };
+    let before = scheduled();
+    std::thread::sleep(Duration::from_secs(5));
+    // Due some seconds ago, and next in four: at once, and once.
+    let mut second =
+        case.start_with(&["batch", "schedule", "--listen", "127.0.0.1:0"], &[("BIFOLD_BATCH__SCHEDULE", "4s")]);
+    second.wait("the missed run", |_| scheduled() == before + 1);
+    std::thread::sleep(Duration::from_millis(1_500));
+    assert_eq!(scheduled(), before + 1);
+    assert_eq!(metric(&second, "bifold_batch_runs_total", &[("source", "e")]), 1.0);
+    assert_eq!(second.terminate(), Some(0));
+    let ran = case.run(&["batch", "schedule", "--listen", "127.0.0.1:0"]);
+    ran.fails(2, &["batch.schedule", "bifold batch run"]);
 }

@@ -12,12 +12,14 @@ const LINES: [&str; 3] = [
 ];
 
 /// The words of each command and the flags of its own.
-const COMMANDS: [(&[&str], &[&str]); 12] = [
+const COMMANDS: [(&[&str], &[&str]); 14] = [
     (&["up"], &["--listen"]),
     (&["collect"], &["--listen"]),
     (&["speed"], &["--listen"]),
     (&["serve"], &["--listen"]),
     (&["batch", "run"], &["--view", "--full", "--at-least", "--url", "--timeout", "--output"]),
+    (&["batch", "runs"], &["--timeout", "--output"]),
+    (&["batch", "schedule"], &["--listen"]),
     (&["verify"], &["--offline", "--url", "--timeout", "--output"]),
     (&["query"], &["--at-least", "--url", "--timeout", "--output"]),
     (&["views"], &["--url", "--timeout", "--output"]),

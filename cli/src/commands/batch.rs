@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bifold_batch::recompute::{Recompute, Request};
+use bifold_batch::runs::{Trigger, runs};
 use bifold_fold::Source;
 use bifold_ledger::Offsets;
 use serde_json::Value;
@@ -40,12 +41,39 @@ pub(crate) async fn run(common: &Common, run: BatchRun) -> Result<(), Exit> {
             at_least: asked.as_ref().map(of_source),
             timeout: run.shot.timeout,
         };
-        for report in recompute.run(&request).await? {
+        for report in recompute.run(&request, Trigger::Command).await? {
             rows.push(serde_json::to_value(&report).map_err(Exit::failed)?);
         }
     }
     let columns = ["view", "version", "mode", "boundary", "rows_read", "groups", "ledger", "elapsed_ms"];
     output::objects(run.shot.output(), &columns, &rows)
+}
+
+/// `bifold batch runs`: what the last runs did, newest last.
+pub(crate) async fn list(common: &Common, shot: OneShot) -> Result<(), Exit> {
+    let context = Context::load(common).await?;
+    let mut rows = vec![];
+    for source in &context.pipeline.sources {
+        let files = context.files(&source.name)?;
+        for run in within(shot.timeout, &context.store_name(), runs(&files)).await? {
+            let views = run.views.iter().filter(|view| view.mode != bifold_ledger::Mode::None);
+            let views: Vec<String> = views.map(|view| view.view.clone()).collect();
+            rows.push(serde_json::json!({
+                "source": run.source,
+                "started": run.started.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+                "elapsed_ms": run.elapsed_ms,
+                "trigger": run.trigger,
+                "outcome": run.outcome,
+                "published": views.join(", "),
+                "rows_read": run.views.iter().map(|view| view.rows_read).sum::<u64>(),
+                "boundary": run.views.first().map(|view| view.boundary.clone()),
+                "error": run.error,
+            }));
+        }
+    }
+    rows.sort_by_key(|row| row["started"].to_string());
+    let columns = ["started", "source", "trigger", "outcome", "published", "rows_read", "elapsed_ms", "error"];
+    output::objects(shot.output(), &columns, &rows)
 }
 
 /// Batch runs of a source by the configuration.

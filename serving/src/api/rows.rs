@@ -13,7 +13,7 @@ use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::{Expr, SortExpr, lit};
 use datafusion::prelude::DataFrame;
 
-use super::{Api, body_of};
+use super::{Api, body_of, note_query};
 use crate::problem::Problem;
 use crate::snapshot::{AtLeast, answer};
 use crate::sql::{collect, context_of, wrong};
@@ -40,6 +40,12 @@ pub(super) async fn rows(
     RawQuery(text): RawQuery,
 ) -> Result<Response, Problem> {
     let started = Instant::now();
+    let answered = rows_of(&api, name, text).await;
+    note_query("/v1/views/rows", started, &answered);
+    answered
+}
+
+async fn rows_of(api: &Api, name: String, text: Option<String>) -> Result<Response, Problem> {
     let wanted = parse(text.as_deref().unwrap_or_default())?;
     let at_least = AtLeast::parse(wanted.at_least.as_deref())?;
     let limits = api.limits(wanted.timeout_ms);
@@ -56,7 +62,6 @@ pub(super) async fn rows(
     }
     let mut answered = collect(frame, limits.deadline, limit).await?;
     answered.coverage = vec![found.coverage.clone()];
-    metrics::histogram!("bifold_query_seconds", "path" => "/v1/views/rows").record(started.elapsed().as_secs_f64());
     body_of(answered)
 }
 

@@ -56,6 +56,7 @@ pub const KEYS: &[Key] = &[
     key("batch.schedule", Kind::Text, "15m"),
     key("batch.memory", Kind::Size, "2GiB"),
     key("batch.leap", Kind::Integer, "10000000"),
+    key("batch.listen", Kind::Text, "127.0.0.1:7073"),
     key("serve.listen", Kind::Text, "127.0.0.1:7070"),
     key("serve.speed", Kind::List, "http://127.0.0.1:7071"),
     key("serve.query_timeout", Kind::Duration, "30s"),

@@ -99,6 +99,8 @@ pub struct Batch {
     pub memory: u64,
     /// Offsets behind the archive, in one partition, from which a run may leap over the speed layer.
     pub leap: i64,
+    /// Where `bifold batch schedule` listens.
+    pub listen: String,
 }
 
 /// When batch runs start by themselves.

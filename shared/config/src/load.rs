@@ -125,6 +125,7 @@ fn typed(values: &Values) -> Result<Config, Error> {
             schedule: schedule(values)?,
             memory: values.size("batch.memory")?,
             leap: values.integer("batch.leap", 0)? as i64,
+            listen: values.text("batch.listen"),
         },
         serve: Serve {
             listen: values.text("serve.listen"),

@@ -63,6 +63,9 @@ pub struct VersionState {
     pub boundary: Option<Offsets>,
     /// The entry that published its batch view, if any did.
     pub published: Option<Number>,
+    /// When that entry was written, by its writer's clock: for people, nothing is decided by it.
+    #[serde(default)]
+    pub published_at: Option<String>,
     /// The runs of its batch view.
     pub runs: Vec<File>,
 }
@@ -391,6 +394,7 @@ impl Ledger {
                     let version = self.version_mut(&published.version);
                     version.boundary = Some(origins.clone().max(boundary));
                     version.published = Some(entry.number);
+                    version.published_at = Some(entry.at.clone());
                     version.runs.clone_from(&published.runs);
                 }
                 self.forget_covered_units();
@@ -417,6 +421,7 @@ impl Ledger {
             chosen: number,
             boundary,
             published: None,
+            published_at: None,
             runs: vec![],
         };
         self.versions.insert(version.clone(), state);

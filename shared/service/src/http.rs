@@ -9,7 +9,7 @@ use axum::{Json, Router};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 
-use crate::{Readiness, Shutdown};
+use crate::{Readiness, Shutdown, process};
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +70,13 @@ pub fn health_routes(readiness: Readiness, metrics: PrometheusHandle) -> Router 
     Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(ready))
-        .route("/metrics", get(move || async move { ([(header::CONTENT_TYPE, text)], metrics.render()) }))
+        .route("/metrics", get(move || async move { ([(header::CONTENT_TYPE, text)], scrape(&metrics)) }))
+}
+
+/// Everything collected, with the process's own memory, CPU time and files as of now.
+fn scrape(metrics: &PrometheusHandle) -> String {
+    process::measure();
+    metrics.render()
 }
 
 fn ready(readiness: &Readiness) -> Response {

@@ -3,6 +3,7 @@
 //! A component says through its [`Component`] what it waits for; the service is ready when nobody waits.
 
 mod http;
+mod process;
 mod readiness;
 mod retry;
 

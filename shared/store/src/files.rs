@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bifold_ledger::File;
 use bytes::Bytes;
+use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
@@ -35,6 +36,51 @@ impl SourceFiles {
         let put = self.store.put(&object, bytes.into()).await;
         put.map_err(|source| Error::Unavailable { action: "write", path: object.to_string(), source })?;
         Ok(file)
+    }
+
+    /// Writes a note: an object for people, that no entry names.
+    ///
+    /// # Errors
+    /// The store is unavailable.
+    pub async fn put_note(&self, path: &Path, bytes: Bytes) -> Result<(), Error> {
+        let put = self.store.put(path, bytes.into()).await;
+        put.map(drop).map_err(|source| Error::Unavailable { action: "write", path: path.to_string(), source })
+    }
+
+    /// Reads a note; none if there is none.
+    ///
+    /// # Errors
+    /// The store is unavailable.
+    pub async fn note(&self, path: &Path) -> Result<Option<Bytes>, Error> {
+        let failed = |source| Error::Unavailable { action: "read", path: path.to_string(), source };
+        match self.store.get(path).await {
+            Ok(found) => found.bytes().await.map(Some).map_err(failed),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(failed(source)),
+        }
+    }
+
+    /// The notes in a folder, by name.
+    ///
+    /// # Errors
+    /// The store is unavailable.
+    pub async fn notes(&self, folder: &Path) -> Result<Vec<Path>, Error> {
+        let listed = self.store.list(Some(folder)).map_ok(|found| found.location).try_collect::<Vec<_>>().await;
+        let failed = |source| Error::Unavailable { action: "list", path: folder.to_string(), source };
+        let mut paths = listed.map_err(failed)?;
+        paths.sort();
+        Ok(paths)
+    }
+
+    /// Removes a note.
+    ///
+    /// # Errors
+    /// The store is unavailable.
+    pub async fn forget_note(&self, path: &Path) -> Result<(), Error> {
+        match self.store.delete(path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(Error::Unavailable { action: "delete", path: path.to_string(), source }),
+        }
     }
 
     /// Asks whether a file is there, and as long as its entry says, without reading it.

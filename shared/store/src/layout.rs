@@ -8,6 +8,7 @@
 //! sources/<source>/dead-letters/<number>-<nonce>@<starts>.parquet
 //! sources/<source>/deltas/<number>-<nonce>@<starts>.delta
 //! sources/<source>/batch/<version>/<number>-<nonce>-<run>.parquet
+//! sources/<source>/batch-runs/<start, 20 digits>.json   what batch runs did; nothing rests on them
 //! sources/<source>/probe/<nonce>                        for a moment, at a writer's start
 //! ```
 //!
@@ -55,6 +56,16 @@ impl Layout {
     /// A snapshot of the ledger.
     pub fn snapshot(&self, number: Number) -> Path {
         self.base().join("ledger-snapshots").join(format!("{number:020}.json"))
+    }
+
+    /// The folder of batch runs' records.
+    pub fn batch_runs(&self) -> Path {
+        self.base().join("batch-runs")
+    }
+
+    /// The record of a batch run.
+    pub fn batch_run(&self, name: &str) -> Path {
+        self.batch_runs().join(format!("{name}.json"))
     }
 
     /// An object that is put to see how the store puts, and removed again.
