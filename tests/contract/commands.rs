@@ -359,7 +359,7 @@ fn verify_names_a_damaged_file_with_3() {
     let offsets = case.produce(&up, "e", &LINES);
     case.run(&["batch", "run", "--at-least", &offsets]).json();
     assert_eq!(up.terminate(), Some(0));
-    let store = case.path("data/store");
+    let store = case.store_folder();
     let parquet: Vec<_> = crate::harness::files_below(&store)
         .into_iter()
         .filter(|path| path.extension().is_some_and(|extension| extension == "parquet"))

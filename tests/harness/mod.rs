@@ -28,6 +28,11 @@ pub fn brokers() -> Option<String> {
     std::env::var("BIFOLD_TEST_KAFKA").ok().filter(|brokers| !brokers.is_empty())
 }
 
+/// The store that the tests run on, such as `s3://bucket`; none: a folder of each case.
+pub fn test_store() -> Option<String> {
+    std::env::var("BIFOLD_TEST_STORE").ok().filter(|store| !store.is_empty())
+}
+
 /// A folder of its own with a pipeline and a configuration, and topics of its own.
 pub struct Case {
     pub folder: tempfile::TempDir,
@@ -48,9 +53,10 @@ impl Case {
         let case = Self { folder, topic, brokers };
         case.write_pipeline(pipeline);
         let brokers = case.brokers.clone().unwrap_or_default();
+        let store = test_store().map(|store| format!("[store]\nurl = '{store}/{}'\n", case.topic)).unwrap_or_default();
         let config = format!(
             "pipeline = 'pipeline.sql'\ndata_dir = 'data'\n[kafka]\nbrokers = '{brokers}'\ngroup_prefix = '{}'\n\
-             [collect]\nflush_interval = '300ms'\n[speed]\nepoch_interval = '400ms'\n[batch]\nschedule = 'off'\n",
+             {store}[collect]\nflush_interval = '300ms'\n[speed]\nepoch_interval = '400ms'\n[batch]\nschedule = 'off'\n",
             case.topic
         );
         std::fs::write(case.path("bifold.toml"), config).expect("write the configuration");
@@ -63,6 +69,17 @@ impl Case {
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// The folder in which the store's objects lie as files, also those of the tests' S3 server.
+    pub fn store_folder(&self) -> PathBuf {
+        match test_store() {
+            None => self.path("data/store"),
+            Some(_) => {
+                let folder = std::env::var("BIFOLD_TEST_STORE_FOLDER").expect("BIFOLD_TEST_STORE_FOLDER is set, too");
+                PathBuf::from(folder).join(&self.topic)
+            }
+        }
     }
 
     /// (Over)writes the pipeline.

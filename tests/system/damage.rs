@@ -35,7 +35,7 @@ fn store() -> Case {
 }
 
 fn entry_paths(case: &Case) -> Vec<PathBuf> {
-    crate::harness::files_below(&case.path("data/store/sources/e/ledger"))
+    crate::harness::files_below(&case.store_folder().join("sources/e/ledger"))
 }
 
 /// Every entry of the ledger.
@@ -45,7 +45,7 @@ fn entries(case: &Case) -> Vec<Entry> {
 }
 
 fn object(case: &Case, file: &File) -> PathBuf {
-    case.path("data/store/sources/e").join(&file.path)
+    case.store_folder().join("sources/e").join(&file.path)
 }
 
 /// The newest delta, the number of its entry, and the versions in it.
@@ -104,7 +104,7 @@ fn falsify(case: &Case, column: &str, mend_the_entry: bool) -> String {
     assert_ne!(altered, bytes);
     std::fs::write(object(case, &file), &altered).expect("write the delta");
     if mend_the_entry {
-        let path = case.path("data/store/sources/e/ledger").join(format!("{number:020}.json"));
+        let path = case.store_folder().join("sources/e/ledger").join(format!("{number:020}.json"));
         let mut entry: serde_json::Value =
             serde_json::from_slice(&std::fs::read(&path).expect("the entry")).expect("an entry is JSON");
         entry["delta"]["bytes"] = altered.len().into();
@@ -262,7 +262,7 @@ fn a_newer_format_is_said_by_every_command_and_how_to_mend_it() {
     for entry in newer {
         let case = store();
         let number = entry_paths(&case).len() as u64 + 1;
-        let path = case.path("data/store/sources/e/ledger").join(format!("{number:020}.json"));
+        let path = case.store_folder().join("sources/e/ledger").join(format!("{number:020}.json"));
         let mut up = case.start("up");
         std::fs::write(&path, entry(number).to_string()).expect("write the entry");
         let says = |text: &str, who: &str| {
@@ -312,7 +312,7 @@ fn a_damaged_snapshot_or_hint_only_slows_reading_down() {
     check(&up, 0..100, "before the damage");
     assert_eq!(up.terminate(), Some(0), "{}", up.stderr());
     crate::restart::fill_ledger(&case, 1_001);
-    let source = case.path("data/store/sources/e");
+    let source = case.store_folder().join("sources/e");
     let snapshots = crate::harness::files_below(&source.join("ledger-snapshots"));
     assert_eq!(snapshots.len(), 1);
     verify_offline(&case, "through the snapshot");
@@ -328,7 +328,7 @@ fn a_damaged_snapshot_or_hint_only_slows_reading_down() {
 fn a_ledger_entry_cut_short_stops_everything_and_is_named() {
     let case = store();
     let (number, _, _) = newest_delta(&case);
-    let path = case.path("data/store/sources/e/ledger").join(format!("{number:020}.json"));
+    let path = case.store_folder().join("sources/e/ledger").join(format!("{number:020}.json"));
     cut_short(&path);
     let before = entry_paths(&case).len();
     for command in [&["views"][..], &["batch", "run"], &["dead-letters", "e"]] {
@@ -344,6 +344,6 @@ fn a_ledger_entry_cut_short_stops_everything_and_is_named() {
 fn verify_ends_with_3_at_a_ledger_entry_cut_short() {
     let case = store();
     let (number, _, _) = newest_delta(&case);
-    cut_short(&case.path("data/store/sources/e/ledger").join(format!("{number:020}.json")));
+    cut_short(&case.store_folder().join("sources/e/ledger").join(format!("{number:020}.json")));
     case.run(&["verify", "--offline"]).fails(3, &[&format!("entry {number} of the ledger of e")]);
 }
