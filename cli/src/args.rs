@@ -70,7 +70,7 @@ pub(crate) enum Command {
     Check(Check),
     /// List the records of a source that could not be decoded, with reason and bytes
     DeadLetters(DeadLetters),
-    /// Append NDJSON to a source's topic: one line, one record, sent as it is
+    /// Append records to a source's topic: NDJSON as it is, one line, one record; CSV and Parquet as JSON, a row each
     ///
     /// With brokers it produces to Kafka; without, it posts to the running server, and if none answers, opens the local
     /// log itself.
@@ -181,17 +181,57 @@ pub(crate) struct DeadLetters {
     pub(crate) shot: OneShot,
 }
 
+/// What a file holds.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// One JSON value a line, sent as it is.
+    Ndjson,
+    /// Comma-separated values under a header; empty is null.
+    Csv,
+    /// The same, separated by tabs.
+    Tsv,
+    /// Apache Parquet.
+    Parquet,
+}
+
+/// Where event times are moved to.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ShiftTime {
+    /// The time of sending.
+    Now,
+}
+
+/// A rate above zero.
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
+        _ => Err("write a number of records a second, above 0".to_string()),
+    }
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct Produce {
     /// The source
     #[arg(value_name = "SOURCE")]
     pub(crate) source: String,
-    /// Files of NDJSON, also .gz; - is standard input [default: -]
+    /// Files: NDJSON, .csv, .tsv, .parquet, all but the last also .gz; - is standard input [default: -]
     #[arg(value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// The column whose value is the record's key
     #[arg(long, value_name = "COLUMN")]
     pub(crate) key: Option<String>,
+    /// What the files are, whatever their names
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Format>,
+    /// Records a second [default: as fast as they go]
+    #[arg(long, value_name = "RECORDS", value_parser = rate)]
+    pub(crate) rate: Option<f64>,
+    /// Read the files again and again, until Ctrl-C
+    #[arg(long)]
+    pub(crate) r#loop: bool,
+    /// Move event times so that the newest event so far is now, and the others as late behind it as they were
+    #[arg(long, value_enum, value_name = "TO")]
+    pub(crate) shift_time: Option<ShiftTime>,
     /// Create the topic with this many partitions if it does not exist
     #[arg(long, value_name = "PARTITIONS", value_parser = clap::value_parser!(i32).range(1..))]
     pub(crate) create_topic: Option<i32>,
@@ -213,4 +253,7 @@ pub(crate) struct Demo {
     /// The seed of the made-up events
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    /// Made-up events a second, without --once
+    #[arg(long, default_value_t = 2_000, value_name = "EVENTS")]
+    pub(crate) rate: usize,
 }

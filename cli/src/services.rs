@@ -18,6 +18,7 @@ use crate::commands::batch::recompute_of;
 use crate::context::{Context, configuration};
 use crate::exit::Exit;
 use role::Role;
+pub(crate) use role::Signals;
 
 /// Speed instances in this process.
 #[derive(Debug)]

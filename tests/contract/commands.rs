@@ -25,8 +25,11 @@ const COMMANDS: [(&[&str], &[&str]); 14] = [
     (&["views"], &["--url", "--timeout", "--output"]),
     (&["check"], &["--output"]),
     (&["dead-letters"], &["--url", "--timeout", "--output"]),
-    (&["produce"], &["--key", "--create-topic", "--url", "--timeout", "--output"]),
-    (&["demo"], &["--input", "--once"]),
+    (
+        &["produce"],
+        &["--key", "--create-topic", "--format", "--rate", "--loop", "--shift-time", "--url", "--timeout", "--output"],
+    ),
+    (&["demo"], &["--input", "--once", "--seed", "--rate"]),
 ];
 
 #[test]
@@ -244,6 +247,125 @@ fn flate2_of(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(vec![], flate2::Compression::default());
     encoder.write_all(bytes).expect("written");
     encoder.finish().expect("finished")
+}
+
+/// All types that a CSV cell and a Parquet value can become, and a view that shows them.
+const TYPED: &str = "i INT, b BIGINT, x DOUBLE, m DECIMAL(12,2), s TEXT, ok BOOLEAN, l BIGINT[]";
+const SHOWN: &str = "CREATE MATERIALIZED VIEW v AS SELECT s, sum(i) AS i, sum(b) AS b, sum(x) AS x, sum(m) AS m, \
+                     bool_and(ok) AS ok, count(l[2]) AS l, count(*) AS n FROM e GROUP BY s;";
+
+#[test]
+fn produce_reads_csv() {
+    let case = one_partition(&pipeline(TYPED, "", SHOWN));
+    let up = up(&case);
+    let csv = "t,i,b,x,m,s,ok,l,unknown\n\
+               2026-01-01T00:00:00Z,1,9007199254740993,0.5,12345.67,\"a, \"\"b\"\"\",true,\"[1,2]\",u\n\
+               2026-01-01 00:00:01,,,1e2,0.01,\"two\nlines\",false,,\n";
+    write(&case, "a.csv", csv);
+    let ran = case.run(&["produce", "e", "a.csv", "--url", &up.url]);
+    assert_eq!(ran.json().pop().expect("a line")["records"], 2, "{}", ran.stderr);
+    let rows = answer(&up, "SELECT * FROM v ORDER BY n, s", "latest")["rows"].clone();
+    let first = json!({"s": "a, \"b\"", "i": 1, "b": 9_007_199_254_740_993_i64, "x": 0.5, "m": "12345.67", "ok": true, "l": 1, "n": 1});
+    let second = json!({"s": "two\nlines", "i": null, "b": null, "x": 100.0, "m": "0.01", "ok": false, "l": 0, "n": 1});
+    assert_eq!(rows, json!([first, second]));
+    // A cell that its column does not take is a dead letter, not a lost row.
+    let arguments = ["produce", "e", "--format", "tsv", "--url", &up.url];
+    case.run_with(&arguments, &[], b"t\ti\n2026-01-01T00:00:00Z\tmany\n").json();
+    let dead = crate::support::dead_letters(&case, &up, 1);
+    assert_eq!(dead[0]["reason"], "wrong_type", "{dead:?}");
+    case.run(&["produce", "e", "a.csv", "--rate", "0", "--url", &up.url]).fails(2, &["--rate"]);
+}
+
+#[test]
+fn produce_reads_parquet() {
+    use arrow::array::{ArrayRef, Decimal128Array, Float64Array, Int32Array, StringArray, TimestampMicrosecondArray};
+    let case = one_partition(&pipeline(TYPED, "", SHOWN));
+    let up = up(&case);
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("t", std::sync::Arc::new(TimestampMicrosecondArray::from(vec![1_767_225_600_123_456, 0]))),
+        ("i", std::sync::Arc::new(Int32Array::from(vec![Some(7), None]))),
+        ("x", std::sync::Arc::new(Float64Array::from(vec![0.25, -1.0]))),
+        (
+            "m",
+            std::sync::Arc::new(
+                Decimal128Array::from(vec![123, -1]).with_precision_and_scale(12, 2).expect("a decimal"),
+            ),
+        ),
+        ("s", std::sync::Arc::new(StringArray::from(vec!["a", "a"]))),
+    ];
+    let batch = arrow::array::RecordBatch::try_from_iter(columns).expect("a batch");
+    let mut bytes = vec![];
+    let mut writer = parquet::arrow::ArrowWriter::try_new(&mut bytes, batch.schema(), None).expect("a writer");
+    writer.write(&batch).and_then(|()| writer.close()).expect("written");
+    write(&case, "a.parquet", bytes);
+    let ran = case.run(&["produce", "e", "a.parquet", "--url", &up.url]);
+    assert_eq!(ran.json().pop().expect("a line")["records"], 2, "{}", ran.stderr);
+    let rows = answer(&up, "SELECT s, i, x, m, n FROM v", "latest")["rows"].clone();
+    assert_eq!(rows, json!([{"s": "a", "i": 7, "x": -0.75, "m": "1.22", "n": 2}]));
+}
+
+#[test]
+fn produce_shifts_event_times_to_now_and_keeps_what_is_late_late() {
+    let views = "CREATE MATERIALIZED VIEW v AS SELECT k, max(t) AS t, sum(n) AS n FROM e GROUP BY k;";
+    let case = one_partition(&pipeline("k TEXT, n DOUBLE", ", timestamp_unit = 'ms'", views));
+    let up = up(&case);
+    let lines = concat!(
+        r#"[{"t":"2015-09-12T00:00:10Z","k":"first","n":1.10}]"#,
+        "\n",
+        r#"{"k":"late","t":1442016005000,"n":2}"#,
+        "\nno event\n"
+    );
+    let before = chrono::Utc::now();
+    let arguments = ["produce", "e", "--shift-time", "now", "--rate", "1000", "--url", &up.url];
+    case.run_with(&arguments, &[], lines.as_bytes()).json();
+    let rows = answer(&up, "SELECT * FROM v ORDER BY k", "latest")["rows"].clone();
+    let time = |row: usize| {
+        let text = rows[row]["t"].as_str().expect("a time");
+        chrono::DateTime::parse_from_rfc3339(text).expect("a time").with_timezone(&chrono::Utc)
+    };
+    assert_eq!((&rows[0]["k"], &rows[0]["n"], &rows[1]["k"]), (&json!("first"), &json!(1.1), &json!("late")));
+    assert!(time(0) >= before - chrono::Duration::milliseconds(1) && time(0) <= chrono::Utc::now(), "{rows}");
+    let behind = (time(0) - time(1)).num_milliseconds();
+    assert!((4_000..=5_000).contains(&behind), "five seconds behind, but for the time of sending: {behind}");
+    assert_eq!(crate::support::dead_letters(&case, &up, 1)[0]["reason"], "malformed");
+    let plain = one_partition(
+        "CREATE TABLE e (k TEXT) WITH (connector = 'kafka', topic = '{topic}', format = 'json'); CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM e;",
+    );
+    plain.run_with(&["produce", "e", "--shift-time", "now"], &[], b"{}\n").fails(2, &["event time"]);
+}
+
+#[test]
+fn produce_loops_until_it_is_stopped() {
+    let case = one_partition(COUNTS);
+    let up = up(&case);
+    write(&case, "a.ndjson", LINES.join("\n"));
+    let mut command = case.command(&["produce", "e", "a.ndjson", "--loop", "--rate", "300", "--url", &up.url]);
+    let looping =
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().expect("it starts");
+    up.wait("a second round", |up| {
+        up.sql("SELECT sum(c) AS n FROM v", Some("latest")).json()["rows"][0]["n"].as_i64().unwrap_or(0) > 6
+    });
+    let interrupted = std::process::Command::new("kill").args(["-INT", &looping.id().to_string()]).status();
+    assert!(interrupted.expect("kill runs").success());
+    let output = looping.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0));
+    let last: Value = serde_json::from_slice(&output.stdout).expect("its report");
+    assert!(last["records"].as_i64().is_some_and(|records| records > 6 && records % 3 == 0), "{last}");
+    case.run_with(&["produce", "e", "--loop", "--url", &up.url], &[], b"").fails(2, &["--loop"]);
+}
+
+#[test]
+fn demo_ends_at_sigterm() {
+    let case = Case::on(COUNTS, None);
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bifold"));
+    let arguments = ["demo", "--listen", "127.0.0.1:0", "--rate", "200", "--data-dir", "demo"];
+    command.args(arguments).current_dir(case.folder.path()).stderr(std::process::Stdio::null());
+    let mut demo = command.stdout(std::process::Stdio::piped()).spawn().expect("it starts");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(demo.stdout.take().expect("stdout")));
+    lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("counted"))).expect("a view moves").expect("a line");
+    let ended = std::process::Command::new("kill").arg(demo.id().to_string()).status();
+    assert!(ended.expect("kill runs").success());
+    assert_eq!(demo.wait().expect("it ends").code(), Some(0));
 }
 
 #[test]

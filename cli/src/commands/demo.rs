@@ -2,7 +2,6 @@
 
 mod shop;
 
-use std::io::BufRead;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -10,14 +9,14 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use shop::Shop;
 
-use super::produce::{open, read_lines};
+use super::produce::Input;
 use super::{batch, verify};
 use crate::args::{BatchRun, Common, Demo, OneShot, Output, Verify};
 use crate::client::Client;
 use crate::context::{Context, configuration};
 use crate::exit::Exit;
 use crate::output::{coverage_lines, line, table};
-use crate::services::start_up;
+use crate::services::{Signals, start_up};
 
 /// The pipeline of the made-up shop.
 const PIPELINE: &str = include_str!("../../../examples/shop/pipeline.sql");
@@ -25,8 +24,6 @@ const PIPELINE: &str = include_str!("../../../examples/shop/pipeline.sql");
 const ONCE: usize = 60_000;
 /// Events sent at once.
 const BATCH: usize = 5_000;
-/// Events a second, without `--once`.
-const RATE: usize = 2_000;
 /// When the batch run takes part, without `--once`.
 const BATCH_AFTER: Duration = Duration::from_secs(6);
 /// Rows that are shown of a view.
@@ -72,6 +69,7 @@ pub(crate) async fn run(common: &Common, demo: Demo) -> Result<(), Exit> {
     let context = Context::with(configuration(&common, &flags)?).await?;
     let source = context.pipeline.sources[0].name.clone();
     let mut role = start_up(&context, Some(false)).await?;
+    let mut signals = Signals::new()?;
     let started = async {
         if !role.wait_ready().await? {
             return Ok(());
@@ -83,14 +81,14 @@ pub(crate) async fn run(common: &Common, demo: Demo) -> Result<(), Exit> {
         match &demo.input {
             Some(file) => stage.replay(file, demo.once).await?,
             None if demo.once => stage.shop_once(demo.seed).await?,
-            None => stage.shop(demo.seed).await?,
+            None => stage.shop(demo.seed, demo.rate).await?,
         }
         stage.show().await?;
         if demo.once { stage.verify().await } else { stage.keep_serving(&role.url(), &demo).await }
     };
     let done = tokio::select! {
         done = started => done,
-        _ = tokio::signal::ctrl_c() => Ok(()),
+        () = signals.next() => Ok(()),
     };
     let ended = role.end().await;
     done.and(ended)
@@ -131,14 +129,14 @@ impl Stage {
     }
 
     /// Events at a steady rate, with the views moving and a batch run taking part.
-    async fn shop(&self, seed: u64) -> Result<(), Exit> {
+    async fn shop(&self, seed: u64, rate: usize) -> Result<(), Exit> {
         let mut shop = Shop::new(seed, Utc::now());
         let (started, mut sent, mut batched) = (Instant::now(), 0, false);
-        line(&format!("a made-up shop sends {RATE} events a second (seed {seed}); the views move:"))?;
+        line(&format!("a made-up shop sends {rate} events a second (seed {seed}); the views move:"))?;
         while started.elapsed() < 2 * BATCH_AFTER {
             shop.at(Utc::now());
-            self.send((0..RATE).map(|_| shop.next()).collect()).await?;
-            sent += RATE;
+            self.send((0..rate).map(|_| shop.next()).collect()).await?;
+            sent += rate;
             line(&format!("  {sent:>7} events sent; {}", self.totals().await?))?;
             if !batched && started.elapsed() >= BATCH_AFTER {
                 self.batch_run().await?;
@@ -151,11 +149,10 @@ impl Stage {
 
     /// A file's lines, with a batch run after the first half of what is read before the end.
     async fn replay(&self, file: &std::path::Path, once: bool) -> Result<(), Exit> {
-        let mut reader: Box<dyn BufRead + Send> = open(file)?;
+        let mut input = Input::open(file, None, &self.context.source(&self.source)?)?;
         let (mut sent, mut batched) = (0, false);
         loop {
-            let lines =
-                read_lines(&mut *reader, BATCH).map_err(|e| Exit::Failed(format!("{}: {e}", file.display())))?;
+            let lines = input.next(BATCH)?;
             if lines.is_empty() {
                 break;
             }
@@ -199,8 +196,12 @@ impl Stage {
     /// An answer of each view, with what it covers.
     async fn show(&self) -> Result<(), Exit> {
         for view in &self.context.views {
-            let keys = view.time_column.iter().map(|column| format!(" ORDER BY \"{column}\" DESC"));
-            let order: String = keys.collect();
+            // The newest window first, in it the largest of the first aggregate.
+            let aggregate =
+                view.output.fields().iter().map(|field| field.name()).find(|name| !view.keys.contains(name));
+            let order: Vec<String> =
+                view.time_column.iter().chain(aggregate).map(|column| format!("\"{column}\" DESC")).collect();
+            let order = if view.keys.is_empty() { String::new() } else { format!(" ORDER BY {}", order.join(", ")) };
             let sql = format!("SELECT * FROM \"{}\"{order} LIMIT {SHOWN}", view.name);
             let body = self.client.sql(&sql, Some("latest")).await?.answer()?.json()?;
             let columns: Vec<&str> =
@@ -234,7 +235,7 @@ impl Stage {
             tokio::time::sleep(Duration::from_secs(1)).await;
             if demo.input.is_none() {
                 shop.at(Utc::now());
-                self.send((0..RATE).map(|_| shop.next()).collect()).await?;
+                self.send((0..demo.rate).map(|_| shop.next()).collect()).await?;
             }
         }
     }

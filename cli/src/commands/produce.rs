@@ -1,23 +1,28 @@
-//! `bifold produce`: NDJSON into a source's topic.
+//! `bifold produce`: NDJSON, CSV or Parquet into a source's topic.
 
-use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+mod input;
+mod pace;
+mod shift;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bifold_ledger::Offsets;
 use bifold_log::{LocalLog, Log, NewRecord};
 use serde_json::{Value, json};
 
-use crate::args::{Common, OneShot, Produce};
+use crate::args::{Common, OneShot, Produce, ShiftTime};
 use crate::client::Client;
 use crate::context::{Context, within};
 use crate::exit::Exit;
 use crate::output;
 
-/// Lines sent at once.
-const BATCH_LINES: usize = 20_000;
-/// Bytes sent at once.
-const BATCH_BYTES: usize = 8 << 20;
+pub(crate) use input::Input;
+use pace::Pace;
+use shift::Shift;
+
+/// Records sent at once.
+const BATCH: usize = 20_000;
 
 /// Where records go.
 enum Target {
@@ -50,21 +55,54 @@ pub(crate) async fn run(common: &Common, produce: Produce) -> Result<(), Exit> {
             }
         }
     }
+    let mut shift = match produce.shift_time {
+        Some(ShiftTime::Now) => Some(Shift::new(&source).ok_or_else(|| {
+            Exit::Usage(format!("--shift-time: source {} has no event time (WATERMARK FOR …)", source.name))
+        })?),
+        None => None,
+    };
     let files = if produce.files.is_empty() { vec![PathBuf::from("-")] } else { produce.files.clone() };
+    if produce.r#loop && files.iter().any(|file| file.as_os_str() == "-") {
+        return Err(Exit::Usage("--loop reads files again and again, which standard input cannot be".to_string()));
+    }
     let (mut records, mut ends) = (0, Offsets::default());
-    for file in files {
-        let mut reader = open(&file)?;
-        loop {
-            let lines =
-                read_lines(&mut *reader, BATCH_LINES).map_err(|e| Exit::Failed(format!("{}: {e}", file.display())))?;
-            if lines.is_empty() {
-                break;
+    let mut pace = Pace::new(produce.rate);
+    // Without --loop Ctrl-C ends the process at once, as it does elsewhere.
+    let looping = produce.r#loop;
+    let interrupted = async move {
+        match looping {
+            true => drop(tokio::signal::ctrl_c().await),
+            false => std::future::pending().await,
+        }
+    };
+    tokio::pin!(interrupted);
+    'reading: loop {
+        for file in &files {
+            let mut input = Input::open(file, produce.format, &source)?;
+            loop {
+                let mut lines = input.next(pace.batch(BATCH))?;
+                if lines.is_empty() {
+                    break;
+                }
+                if let Some(shift) = &mut shift {
+                    let now = chrono::Utc::now();
+                    lines = lines.into_iter().map(|line| shift.apply(line, now)).collect();
+                }
+                let count = lines.len();
+                let reached = send(&target, &context.log_name(), &produce, &topic, lines).await?;
+                (records, ends) = (records + count, ends.max(&reached));
+                let part = input.bytes.map(|bytes| input.read() as f64 / bytes.max(1) as f64);
+                tokio::select! {
+                    () = pace.sent(count, part.filter(|_| files.len() == 1 && !produce.r#loop)) => {}
+                    () = &mut interrupted => break 'reading,
+                }
             }
-            records += lines.len();
-            let reached = send(&target, &context.log_name(), &produce, &topic, lines).await?;
-            ends = ends.max(&reached);
+        }
+        if !produce.r#loop {
+            break;
         }
     }
+    pace.end();
     let last = json!({ "source": produce.source, "records": records, "offsets": ends.to_string() });
     output::objects(produce.shot.output(), &["source", "records", "offsets"], &[last])
 }
@@ -82,37 +120,6 @@ async fn target(context: &Context, shot: &OneShot) -> Result<Target, Exit> {
         Ok(log) => Ok(Target::Log(Arc::new(log))),
         Err(error) => Err(Exit::Failed(format!("{error}; no server answers at {} either", client.url()))),
     }
-}
-
-pub(crate) fn open(path: &Path) -> Result<Box<dyn BufRead + Send>, Exit> {
-    if path == Path::new("-") {
-        return Ok(Box::new(BufReader::new(std::io::stdin())));
-    }
-    let file = std::fs::File::open(path).map_err(|e| Exit::Usage(format!("cannot read {}: {e}", path.display())))?;
-    let plain: Box<dyn Read + Send> = match path.extension().is_some_and(|extension| extension == "gz") {
-        true => Box::new(flate2::read::MultiGzDecoder::new(file)),
-        false => Box::new(file),
-    };
-    Ok(Box::new(BufReader::with_capacity(1 << 20, plain)))
-}
-
-/// The next lines, at most `most`, without the empty ones.
-pub(crate) fn read_lines(reader: &mut dyn BufRead, most: usize) -> std::io::Result<Vec<Vec<u8>>> {
-    let (mut lines, mut bytes) = (vec![], 0);
-    while lines.len() < most && bytes < BATCH_BYTES {
-        let mut line = vec![];
-        if reader.read_until(b'\n', &mut line)? == 0 {
-            break;
-        }
-        if line.last() == Some(&b'\n') {
-            line.pop();
-        }
-        if !line.is_empty() && line != b"\r" {
-            bytes += line.len();
-            lines.push(line);
-        }
-    }
-    Ok(lines)
 }
 
 async fn send(target: &Target, at: &str, produce: &Produce, topic: &str, lines: Vec<Vec<u8>>) -> Result<Offsets, Exit> {

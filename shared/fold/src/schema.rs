@@ -103,6 +103,11 @@ pub enum TimestampUnit {
 }
 
 impl TimestampUnit {
+    /// Microseconds of one of this unit.
+    pub fn micros(self) -> f64 {
+        10f64.powi(self.to_micros() as i32)
+    }
+
     /// The power of ten by which a number of this unit becomes microseconds.
     pub(crate) fn to_micros(self) -> i64 {
         match self {
