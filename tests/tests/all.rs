@@ -5,3 +5,4 @@
 
 mod edges;
 mod law;
+mod metrics;
