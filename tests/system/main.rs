@@ -6,6 +6,7 @@ mod harness;
 mod change;
 mod damage;
 mod events;
+mod examples;
 mod late;
 mod restart;
 mod roles;

@@ -152,7 +152,8 @@ impl Stage {
         let mut input = Input::open(file, None, &self.context.source(&self.source)?)?;
         let (mut sent, mut batched) = (0, false);
         loop {
-            let lines = input.next(BATCH)?;
+            // The batch run takes part early, also in a short file.
+            let lines = input.next(if batched { BATCH } else { BATCH / 20 })?;
             if lines.is_empty() {
                 break;
             }
