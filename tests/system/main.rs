@@ -8,6 +8,7 @@ mod damage;
 mod events;
 mod examples;
 mod late;
+mod manifests;
 mod restart;
 mod roles;
 mod truth;
