@@ -120,6 +120,7 @@ impl Collector {
             found.bounds.keys().filter(|at| !stopped.contains_key(*at)).cloned().collect();
         self.assign(&mut *reader, &ledger, &readable)?;
         self.report(&ledger);
+        self.report_lag(&ledger, &found);
         let mut buffer = Buffer::new(Arc::clone(&self.source));
         let mut next_survey = Instant::now();
         loop {

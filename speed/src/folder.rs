@@ -135,6 +135,8 @@ impl Folder {
         let (mut next_survey, mut next_look) = (Instant::now(), Instant::now() + LOOK_EVERY);
         self.live.note_ledger(&ledger);
         self.live.offer(&epoch, None);
+        self.report(&ledger);
+        self.report_lag(&epoch, &found);
         match stopped.is_empty() {
             true => self.component.ready(),
             false => self.component.waiting(stopped.values().cloned().collect::<Vec<_>>().join("; ")),
