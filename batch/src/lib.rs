@@ -3,6 +3,7 @@
 //! - [`collect`]: Kafka → archive, exactly once through the ledger
 //! - [`archive`]: the archive as tables: its columns, or its payloads decoded again
 //! - [`recompute`]: archive → batch views, published atomically
+//! - [`progress`]: how far work over the archive has come
 //! - [`runs`]: what runs did, kept for people
 //! - [`schedule`]: when runs start by themselves
 //! - [`verify`]: an answer against plain SQL over the payloads
@@ -12,6 +13,7 @@ pub mod archive;
 pub mod collect;
 pub mod dead_letters;
 pub mod error;
+pub mod progress;
 pub mod recompute;
 pub mod runs;
 pub mod schedule;

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::archive::replay::Replay;
 use crate::archive::{Part, direct};
+use crate::progress::Progress;
 use crate::runs::{Run, Trigger};
 use run_file::{read_run, write_run};
 
@@ -37,6 +38,8 @@ const MOST_RUNS: usize = 8;
 const TRIES: u32 = 5;
 /// Versions of a view that stay beside the served one, to go back to.
 const KEPT_VERSIONS: usize = 1;
+/// How often a run tells how far it has come.
+const TELL_EVERY: Duration = Duration::from_millis(100);
 
 /// Batch runs of one source.
 #[derive(Debug)]
@@ -51,6 +54,8 @@ pub struct Recompute {
     pub memory: u64,
     /// Offsets behind the archive from which a run may leap.
     pub leap: i64,
+    /// Where it tells how far it has come.
+    pub progress: Progress,
 }
 
 /// What a run is asked to do.
@@ -209,6 +214,8 @@ impl Recompute {
         let part = Part { from: plan.from.clone(), to: boundary.clone() };
         let decoding = view.source.decoding();
         let (same, other): (Vec<_>, Vec<_>) = part.units(ledger).partition(|(unit, _)| unit.decoding == decoding);
+        let files = same.iter().chain(&other).flat_map(|(unit, _)| &unit.rows);
+        self.progress.begin(format!("batch run: {}", view.name), files.map(|file| file.rows).sum());
         let mut inputs: Vec<Arc<dyn ExecutionPlan>> = vec![];
         let mut scans = vec![];
         if same.iter().any(|(unit, _)| !unit.rows.is_empty()) {
@@ -238,9 +245,17 @@ impl Recompute {
         };
         let nonce = Nonce(uuid::Uuid::new_v4().simple().to_string());
         let path = self.files.layout.run(&plan.version, ledger.number + 1, &nonce, keep.len());
-        let run = write_run(&self.files, path, &view, &engine, states, &self.scratch).await?;
+        let scanned = || rows_read + scans.iter().map(rows_scanned).sum::<u64>();
+        let writing = write_run(&self.files, path, &view, &engine, states, &self.scratch);
+        tokio::pin!(writing);
+        let run = loop {
+            tokio::select! {
+                run = &mut writing => break run?,
+                () = tokio::time::sleep(TELL_EVERY) => self.progress.at(scanned()),
+            }
+        };
         failpoint("publish.run_written");
-        rows_read += scans.iter().map(rows_scanned).sum::<u64>();
+        let rows_read = scanned();
         let groups = run.rows;
         if run.rows > 0 {
             keep.push(run);
@@ -291,6 +306,7 @@ impl Recompute {
         let mut replay = Replay::new(&view.source, &self.files, units, part, needed);
         while let Some(batch) = replay.next().await? {
             rows += batch.num_rows() as u64;
+            self.progress.at(rows);
             states.extend(input.fold(&[batch]).await?);
             if states.len() >= 64 {
                 states = view.reduce(engine, std::mem::take(&mut states)).await?;

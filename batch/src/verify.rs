@@ -14,6 +14,7 @@ use datafusion::datasource::MemTable;
 use crate::Error;
 use crate::archive::Part;
 use crate::archive::replay::Replay;
+use crate::progress::Progress;
 
 /// What a view should say.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub struct Expected {
     pub magnitude: f64,
 }
 
-/// The rows of `view` over every archived record below `frontier`.
+/// The rows of `view` over every archived record below `frontier`; `progress` hears how far it has come.
 ///
 /// # Errors
 /// A file that is missing or damaged; DataFusion's failure.
@@ -34,13 +35,17 @@ pub async fn expected(
     files: &SourceFiles,
     ledger: &Ledger,
     frontier: &Offsets,
+    progress: &Progress,
 ) -> Result<Expected, Error> {
     let part = Part { from: ledger.origins.clone(), to: frontier.clone() };
     let units: Vec<_> = part.units(ledger).map(|(unit, _)| unit).collect();
+    let files_rows = units.iter().flat_map(|unit| &unit.rows).map(|file| file.rows).sum();
+    progress.begin(format!("verify: {}", view.name), files_rows);
     let (mut rows, mut magnitude) = (vec![], 0.0f64);
     // Every column: the table then has the source's own schema.
     let mut replay = Replay::new(&view.source, files, &units, &part, |_| true);
     while let Some(batch) = replay.next().await? {
+        progress.add(batch.num_rows() as u64);
         magnitude = magnitude.max(largest(&batch, &view.needed)?);
         rows.push(batch);
     }

@@ -66,6 +66,10 @@ pub(crate) enum Command {
     Query(Query),
     /// List the views of the store: version, state, how far they reach
     Views(OneShot),
+    /// Watch the services: lag, rates, memory, epochs, what is covered by which layer; q ends it
+    ///
+    /// On a terminal it draws every second. Otherwise it prints one JSON object and ends.
+    Top(Top),
     /// Check the pipeline without running it
     Check(Check),
     /// List the records of a source that could not be decoded, with reason and bytes
@@ -76,6 +80,8 @@ pub(crate) enum Command {
     /// log itself.
     Produce(Produce),
     /// See it work: a made-up shop's events, or yours, on an embedded log
+    ///
+    /// With --brokers the events go to a topic of that Kafka, which is created if it does not exist.
     Demo(Demo),
 }
 
@@ -173,6 +179,16 @@ pub(crate) struct Check {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct Top {
+    /// The server [default: the configured serve.listen]
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// How long to wait for each answer
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct DeadLetters {
     /// The source
     #[arg(value_name = "SOURCE")]
@@ -253,6 +269,9 @@ pub(crate) struct Demo {
     /// The seed of the made-up events
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    /// Run this long, with a batch run every minute, then verify and exit
+    #[arg(long = "for", value_parser = humantime::parse_duration, value_name = "DURATION", conflicts_with_all = ["once", "input"])]
+    pub(crate) time: Option<Duration>,
     /// Made-up events a second, without --once
     #[arg(long, default_value_t = 2_000, value_name = "EVENTS")]
     pub(crate) rate: usize,

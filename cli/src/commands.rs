@@ -6,5 +6,6 @@ pub(crate) mod dead_letters;
 pub(crate) mod demo;
 pub(crate) mod produce;
 pub(crate) mod query;
+pub(crate) mod top;
 pub(crate) mod verify;
 pub(crate) mod views;

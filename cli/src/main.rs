@@ -6,6 +6,7 @@ mod commands;
 mod context;
 mod exit;
 mod output;
+mod progress;
 mod services;
 
 use std::process::ExitCode;
@@ -58,6 +59,7 @@ async fn run(arguments: Arguments) -> Result<(), Exit> {
         Command::Batch { command: BatchCommand::Schedule(service) } => services::batch(&common, &service).await,
         Command::Verify(verify) => commands::verify::run(&common, verify).await,
         Command::Query(query) => commands::query::run(&common, query).await,
+        Command::Top(top) => commands::top::run(&common, top).await,
         Command::Views(shot) => commands::views::run(&common, shot).await,
         Command::Check(check) => commands::check::run(&common, check).await,
         Command::DeadLetters(letters) => commands::dead_letters::run(&common, letters).await,
@@ -66,7 +68,7 @@ async fn run(arguments: Arguments) -> Result<(), Exit> {
     }
 }
 
-/// Logs go to stderr, by `BIFOLD_LOG`: a level, or tracing's filter directives.
+/// Logs go to stderr, by `BIFOLD_LOG`: a level, or tracing's filter directives; with `BIFOLD_LOG_FORMAT=json` an object a line.
 fn start_logging() {
     use std::io::IsTerminal;
     let text = std::env::var("BIFOLD_LOG").unwrap_or_else(|_| "info".to_string());
@@ -74,9 +76,13 @@ fn start_logging() {
         eprintln!("BIFOLD_LOG={text:?} is no level; using info");
         tracing_subscriber::EnvFilter::new("info")
     });
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    let format = std::env::var("BIFOLD_LOG_FORMAT").unwrap_or_else(|_| "text".to_string());
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if format == "json" {
+        return logs.json().flatten_event(true).init();
+    }
+    if format != "text" {
+        eprintln!("BIFOLD_LOG_FORMAT={format:?} is neither text nor json; using text");
+    }
+    logs.with_ansi(std::io::stderr().is_terminal()).init();
 }

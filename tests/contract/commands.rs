@@ -12,7 +12,7 @@ const LINES: [&str; 3] = [
 ];
 
 /// The words of each command and the flags of its own.
-const COMMANDS: [(&[&str], &[&str]); 14] = [
+const COMMANDS: [(&[&str], &[&str]); 15] = [
     (&["up"], &["--listen"]),
     (&["collect"], &["--listen"]),
     (&["speed"], &["--listen"]),
@@ -29,7 +29,8 @@ const COMMANDS: [(&[&str], &[&str]); 14] = [
         &["produce"],
         &["--key", "--create-topic", "--format", "--rate", "--loop", "--shift-time", "--url", "--timeout", "--output"],
     ),
-    (&["demo"], &["--input", "--once", "--seed", "--rate"]),
+    (&["demo"], &["--input", "--once", "--seed", "--rate", "--for"]),
+    (&["top"], &["--url", "--timeout"]),
 ];
 
 #[test]
@@ -352,6 +353,44 @@ fn produce_loops_until_it_is_stopped() {
     let last: Value = serde_json::from_slice(&output.stdout).expect("its report");
     assert!(last["records"].as_i64().is_some_and(|records| records > 6 && records % 3 == 0), "{last}");
     case.run_with(&["produce", "e", "--loop", "--url", &up.url], &[], b"").fails(2, &["--loop"]);
+}
+
+#[test]
+fn a_demo_of_so_long_ends_verified() {
+    let case = one_partition(COUNTS);
+    let done = case.run(&["demo", "--for", "8s", "--listen", "127.0.0.1:0", "--rate", "100", "--data-dir", "demo"]);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(done.stdout.contains("events were sent (seed 1)"), "{}", done.stdout);
+    assert!(done.stdout.contains("a batch run recomputes"), "{}", done.stdout);
+}
+
+#[test]
+fn top_says_what_runs_as_json_where_nobody_watches() {
+    let case = one_partition(COUNTS);
+    let up = up(&case);
+    let offsets = case.produce(&up, "e", &LINES);
+    ask(&case, &up, &["batch", "run", "--at-least", &offsets]);
+    let done = ask(&case, &up, &["top"]);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    let status: serde_json::Value = serde_json::from_str(&done.stdout).expect("one object");
+    assert_eq!(status["url"], up.url);
+    assert_eq!(status["waits"], serde_json::json!([]));
+    let partition = &status["sources"][0]["partitions"][0];
+    let positions = ["origin", "batch", "speed", "log_end"].map(|member| partition[member].as_i64().unwrap_or(-1));
+    assert_eq!(positions, [0, 3, 3, 3], "{status}");
+    assert!(status["memory_bytes"].as_f64() > Some(1e6), "{status}");
+    assert_eq!(status["views"][0]["state"], "ready", "{status}");
+    case.run(&["top", "--url", "http://127.0.0.1:1"]).fails(1, &["no server answers at http://127.0.0.1:1"]);
+}
+
+#[test]
+fn a_batch_run_says_which_views_nothing_folds_yet() {
+    let case = one_partition(COUNTS);
+    drop(up(&case));
+    case.write_pipeline(&format!("{COUNTS} CREATE MATERIALIZED VIEW later AS SELECT count(*) AS n FROM e;"));
+    let done = case.run(&["batch", "run"]);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(done.stderr.contains("view later: nothing to do, for nothing folds it yet"), "{}", done.stderr);
 }
 
 #[test]

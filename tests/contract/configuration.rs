@@ -239,3 +239,18 @@ fn log_level_is_of_the_environment_and_logs_go_to_stderr() {
     assert_eq!(plain.terminate(), Some(0));
     assert!(plain.stderr().contains("INFO"), "info is the default: {}", plain.stderr());
 }
+
+#[test]
+fn logs_are_json_if_asked_for() {
+    let case = one_partition(COUNTS);
+    let mut up = up_with(&case, &[("BIFOLD_LOG_FORMAT", "json")]);
+    assert_eq!(up.terminate(), Some(0));
+    let logs = up.stderr();
+    assert!(!logs.is_empty());
+    for line in logs.lines() {
+        let entry: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        for member in ["timestamp", "level", "message", "target"] {
+            assert!(entry[member].is_string(), "no {member}: {line}");
+        }
+    }
+}

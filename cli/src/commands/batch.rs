@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bifold_batch::progress::Progress;
 use bifold_batch::recompute::{Recompute, Request};
 use bifold_batch::runs::{Trigger, runs};
 use bifold_fold::Source;
@@ -14,8 +15,20 @@ use crate::client::Client;
 use crate::context::{Context, offsets, within};
 use crate::exit::Exit;
 use crate::output;
+use crate::progress::shown;
+
+/// What is shown of a run's reports.
+pub(crate) const COLUMNS: [&str; 8] =
+    ["view", "version", "mode", "boundary", "rows_read", "groups", "ledger", "elapsed_ms"];
 
 pub(crate) async fn run(common: &Common, run: BatchRun) -> Result<(), Exit> {
+    let progress = Progress::default();
+    let rows = shown(&progress, reports(common, &run, &progress)).await?;
+    output::objects(run.shot.output(), &COLUMNS, &rows)
+}
+
+/// Does a run; an object for each version.
+pub(crate) async fn reports(common: &Common, run: &BatchRun, progress: &Progress) -> Result<Vec<Value>, Exit> {
     let context = Context::load(common).await?;
     let asked = match run.at_least.as_deref() {
         None => None,
@@ -29,24 +42,40 @@ pub(crate) async fn run(common: &Common, run: BatchRun) -> Result<(), Exit> {
     {
         return Err(Exit::Usage(format!("--at-least names {at}, which no source of the pipeline reads")));
     }
-    let mut rows = vec![];
-    for source in sources {
+    let mut done = vec![];
+    for source in &sources {
         let of_source = |asked: &Offsets| -> Offsets {
             asked.iter().filter(|(at, _)| source.topics.contains(&at.topic)).map(|(at, n)| (at.clone(), n)).collect()
         };
-        let recompute = recompute_of(&context, Arc::clone(&source))?;
+        let recompute = Recompute { progress: progress.clone(), ..recompute_of(&context, Arc::clone(source))? };
         let request = Request {
             views: run.views.clone(),
             full: run.full,
             at_least: asked.as_ref().map(of_source),
             timeout: run.shot.timeout,
         };
-        for report in recompute.run(&request, Trigger::Command).await? {
-            rows.push(serde_json::to_value(&report).map_err(Exit::failed)?);
+        done.extend(recompute.run(&request, Trigger::Command).await?);
+    }
+    for view in undeclared(&context, run, &sources).await? {
+        eprintln!("view {view}: nothing to do, for nothing folds it yet; `bifold up` or `bifold speed` begins with it");
+    }
+    done.iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(Exit::failed)
+}
+
+/// The views asked for that are in the pipeline, but not in the ledger: the speed layer puts them there.
+async fn undeclared(context: &Context, run: &BatchRun, sources: &[Arc<Source>]) -> Result<Vec<String>, Exit> {
+    let mut names = vec![];
+    for (source, journal) in context.journals(run.shot.timeout).await? {
+        let ledger = journal.ledger();
+        let asked = |name: &String| run.views.is_empty() || run.views.contains(name);
+        for view in context.views_of(&source) {
+            let known = ledger.versions.get(&view.version).is_some_and(|version| version.active);
+            if !known && asked(&view.name) && sources.iter().any(|one| one.name == source) {
+                names.push(view.name.clone());
+            }
         }
     }
-    let columns = ["view", "version", "mode", "boundary", "rows_read", "groups", "ledger", "elapsed_ms"];
-    output::objects(run.shot.output(), &columns, &rows)
+    Ok(names)
 }
 
 /// `bifold batch runs`: what the last runs did, newest last.
@@ -84,6 +113,7 @@ pub(crate) fn recompute_of(context: &Context, source: Arc<Source>) -> Result<Rec
         scratch: context.config.data_dir.join("scratch"),
         memory: context.config.batch.memory,
         leap: context.config.batch.leap,
+        progress: Progress::default(),
     })
 }
 

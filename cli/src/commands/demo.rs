@@ -1,21 +1,29 @@
 //! `bifold demo`: everything in one process on an embedded log, fed with made-up events or a file of yours.
 
+mod screen;
 mod shop;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use bifold_batch::progress::Progress;
+use bifold_fold::View;
 use chrono::{DateTime, Utc};
+use ratatui::text::Line;
+use screen::Screen;
 use serde_json::Value;
 use shop::Shop;
 
 use super::produce::Input;
+use super::top::picture::source_lines;
+use super::top::status::Watch;
 use super::{batch, verify};
 use crate::args::{BatchRun, Common, Demo, OneShot, Output, Verify};
 use crate::client::Client;
-use crate::context::{Context, configuration};
+use crate::context::{Context, configuration, within};
 use crate::exit::Exit;
-use crate::output::{coverage_lines, line, table};
+use crate::output::{coverage_lines, table};
+use crate::progress::shown;
 use crate::services::{Signals, start_up};
 
 /// The pipeline of the made-up shop.
@@ -24,8 +32,12 @@ const PIPELINE: &str = include_str!("../../../examples/shop/pipeline.sql");
 const ONCE: usize = 60_000;
 /// Events sent at once.
 const BATCH: usize = 5_000;
-/// When the batch run takes part, without `--once`.
+/// When the first batch run takes part, without `--once`.
 const BATCH_AFTER: Duration = Duration::from_secs(6);
+/// When the others do.
+const BATCH_EVERY: Duration = Duration::from_secs(60);
+/// How often plain lines tell of the events, after the first batch run.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Rows that are shown of a view.
 const SHOWN: usize = 5;
 
@@ -36,6 +48,8 @@ struct Stage {
     client: Client,
     shot: OneShot,
     source: String,
+    screen: Screen,
+    watch: Watch,
 }
 
 pub(crate) async fn run(common: &Common, demo: Demo) -> Result<(), Exit> {
@@ -57,7 +71,7 @@ pub(crate) async fn run(common: &Common, demo: Demo) -> Result<(), Exit> {
         pipeline: Some(pipeline.display().to_string()),
         data_dir: Some(folder.display().to_string()),
         store: common.store.clone(),
-        brokers: Some(String::new()),
+        brokers: Some(common.brokers.clone().unwrap_or_default()),
     };
     let flags = [
         ("serve.listen", demo.listen.clone(), "--listen"),
@@ -67,24 +81,17 @@ pub(crate) async fn run(common: &Common, demo: Demo) -> Result<(), Exit> {
     ];
     let flags: Vec<_> = flags.into_iter().filter_map(|(key, value, flag)| Some((key, value?, flag))).collect();
     let context = Context::with(configuration(&common, &flags)?).await?;
-    let source = context.pipeline.sources[0].name.clone();
+    create_topics(&context).await?;
     let mut role = start_up(&context, Some(false)).await?;
     let mut signals = Signals::new()?;
     let started = async {
         if !role.wait_ready().await? {
             return Ok(());
         }
-        let shot = OneShot { url: Some(role.url()), timeout: Duration::from_secs(60), output: Some(Output::Table) };
-        let client = Client::new(&context.config, &shot);
-        line(&format!("bifold runs in this process at {}; its data lies in {}", role.url(), folder.display()))?;
-        let stage = Stage { common, context, client, shot, source };
-        match &demo.input {
-            Some(file) => stage.replay(file, demo.once).await?,
-            None if demo.once => stage.shop_once(demo.seed).await?,
-            None => stage.shop(demo.seed, demo.rate).await?,
-        }
-        stage.show().await?;
-        if demo.once { stage.verify().await } else { stage.keep_serving(&role.url(), &demo).await }
+        let place = format!("bifold runs in this process at {}; its data lies in {}", role.url(), folder.display());
+        let mut stage = Stage::new(common, context, role.url());
+        stage.screen.say(&place)?;
+        stage.play(&demo).await
     };
     let done = tokio::select! {
         done = started => done,
@@ -92,6 +99,19 @@ pub(crate) async fn run(common: &Common, demo: Demo) -> Result<(), Exit> {
     };
     let ended = role.end().await;
     done.and(ended)
+}
+
+/// Makes the topics on a Kafka; the local log's are made where it is opened.
+async fn create_topics(context: &Context) -> Result<(), Exit> {
+    if context.is_local() {
+        return Ok(());
+    }
+    let log = context.log()?;
+    for topic in context.pipeline.sources.iter().flat_map(|source| &source.topics) {
+        let made = log.create_topic(topic, context.config.log.partitions);
+        within(context.config.startup_timeout.unwrap_or(Duration::MAX), &context.log_name(), made).await?;
+    }
+    Ok(())
 }
 
 /// The data folder: the one named, else one of its own.
@@ -115,8 +135,31 @@ impl Drop for Temporary {
 }
 
 impl Stage {
+    fn new(common: Common, context: Context, url: String) -> Self {
+        let shot = OneShot { url: Some(url), timeout: Duration::from_secs(60), output: Some(Output::Table) };
+        let source = context.pipeline.sources[0].name.clone();
+        let client = Client::new(&context.config, &shot);
+        let watch = Watch::new(Client::new(&context.config, &shot), vec![]);
+        Self { common, context, client, shot, source, screen: Screen::plain(), watch }
+    }
+
+    async fn play(&mut self, demo: &Demo) -> Result<(), Exit> {
+        match &demo.input {
+            Some(file) => self.replay(file, demo.once).await?,
+            None if demo.once => self.shop_once(demo.seed).await?,
+            None => self.shop(demo).await?,
+        }
+        self.screen.close();
+        self.show().await?;
+        if demo.once || demo.time.is_some() {
+            return self.verify().await;
+        }
+        self.hint()?;
+        std::future::pending().await
+    }
+
     /// A fixed number of events, with a batch run in the middle.
-    async fn shop_once(&self, seed: u64) -> Result<(), Exit> {
+    async fn shop_once(&mut self, seed: u64) -> Result<(), Exit> {
         let start = DateTime::parse_from_rfc3339("2026-01-05T08:00:00Z").expect("a time").with_timezone(&Utc);
         let mut shop = Shop::new(seed, start);
         for sent in (0..ONCE).step_by(BATCH) {
@@ -125,30 +168,60 @@ impl Stage {
                 self.batch_run().await?;
             }
         }
-        line(&format!("{ONCE} events of a made-up shop were sent (seed {seed})"))
+        self.screen.say(&format!("{ONCE} events of a made-up shop were sent (seed {seed})"))
     }
 
-    /// Events at a steady rate, with the views moving and a batch run taking part.
-    async fn shop(&self, seed: u64, rate: usize) -> Result<(), Exit> {
+    /// Events at a steady rate, with the views moving and batch runs taking part: so long, or until Ctrl-C.
+    async fn shop(&mut self, demo: &Demo) -> Result<(), Exit> {
+        let (rate, seed) = (demo.rate, demo.seed);
         let mut shop = Shop::new(seed, Utc::now());
-        let (started, mut sent, mut batched) = (Instant::now(), 0, false);
-        line(&format!("a made-up shop sends {rate} events a second (seed {seed}); the views move:"))?;
-        while started.elapsed() < 2 * BATCH_AFTER {
+        self.screen.say(&format!("a made-up shop sends {rate} events a second (seed {seed}); the views move:"))?;
+        self.screen = Screen::with_picture();
+        let (started, mut sent, mut batch_due, mut hinted) = (Instant::now(), 0, BATCH_AFTER, false);
+        let mut tell_due = Duration::ZERO;
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        while demo.time.is_none_or(|time| started.elapsed() < time) {
+            seconds.tick().await;
             shop.at(Utc::now());
             self.send((0..rate).map(|_| shop.next()).collect()).await?;
             sent += rate;
-            line(&format!("  {sent:>7} events sent; {}", self.totals().await?))?;
-            if !batched && started.elapsed() >= BATCH_AFTER {
-                self.batch_run().await?;
-                batched = true;
+            if self.screen.has_picture() {
+                self.draw(None).await?;
+            } else if started.elapsed() >= tell_due {
+                let totals = self.totals().await?;
+                self.screen.say(&format!("  {sent:>7} events sent; {totals}"))?;
+                tell_due = if hinted { started.elapsed() + TELL_EVERY } else { Duration::ZERO };
             }
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            if started.elapsed() >= batch_due {
+                self.batch_run().await?;
+                batch_due = started.elapsed() + BATCH_EVERY;
+            }
+            if !hinted && started.elapsed() >= 2 * BATCH_AFTER {
+                hinted = true;
+                self.show().await?;
+                self.hint()?;
+            }
         }
-        Ok(())
+        self.screen.say(&format!("{sent} events were sent (seed {seed})"))
+    }
+
+    /// The layers' state, the first view's newest rows, and how far a batch run has come.
+    async fn draw(&mut self, batch: Option<&Progress>) -> Result<(), Exit> {
+        let status = self.watch.look().await?;
+        let mut lines: Vec<Line<'static>> = status.sources.iter().flat_map(source_lines).collect();
+        let reached = batch.map(Progress::reached);
+        lines.push(Line::from(reached.map_or(String::new(), |reached| {
+            format!("  {}: {} of {} rows", reached.what, reached.rows, reached.of.max(reached.rows))
+        })));
+        if let Some(sql) = self.context.views.first().map(|view| newest_rows(view)) {
+            let (text, _) = self.answer(&sql).await?;
+            lines.extend(text.lines().map(|line| Line::from(line.to_string())));
+        }
+        self.screen.draw(lines)
     }
 
     /// A file's lines, with a batch run after the first half of what is read before the end.
-    async fn replay(&self, file: &std::path::Path, once: bool) -> Result<(), Exit> {
+    async fn replay(&mut self, file: &std::path::Path, once: bool) -> Result<(), Exit> {
         let mut input = Input::open(file, None, &self.context.source(&self.source)?)?;
         let (mut sent, mut batched) = (0, false);
         loop {
@@ -159,7 +232,7 @@ impl Stage {
             }
             sent += lines.len();
             self.post(lines).await?;
-            line(&format!("  {sent:>7} events sent"))?;
+            self.screen.say(&format!("  {sent:>7} events sent"))?;
             if !batched {
                 self.batch_run().await?;
                 batched = true;
@@ -168,7 +241,7 @@ impl Stage {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
-        line(&format!("{sent} lines of {} were sent", file.display()))
+        self.screen.say(&format!("{sent} lines of {} were sent", file.display()))
     }
 
     async fn send(&self, events: Vec<String>) -> Result<(), Exit> {
@@ -188,56 +261,67 @@ impl Stage {
         Ok(format!("counted {}, purchases {}, revenue {revenue}", row["events"], row["purchases"]))
     }
 
-    async fn batch_run(&self) -> Result<(), Exit> {
-        line("a batch run recomputes the views from the archive and takes over what it covers:")?;
+    async fn batch_run(&mut self) -> Result<(), Exit> {
+        self.screen.say("a batch run recomputes the views from the archive and takes over what it covers:")?;
         let run = BatchRun { views: vec![], full: false, at_least: Some("latest".into()), shot: self.shot.clone() };
-        batch::run(&self.common, run).await
+        let (common, progress) = (self.common.clone(), Progress::default());
+        let rows = if self.screen.has_picture() {
+            let told = progress.clone();
+            let working = tokio::spawn(async move { batch::reports(&common, &run, &progress).await });
+            while !working.is_finished() {
+                self.draw(Some(&told)).await?;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            working.await.map_err(Exit::failed)??
+        } else {
+            shown(&progress, batch::reports(&common, &run, &progress)).await?
+        };
+        self.screen.say(&table(&batch::COLUMNS, &rows))
+    }
+
+    /// The rows of a query as a table, and what they cover in words.
+    async fn answer(&self, sql: &str) -> Result<(String, Vec<String>), Exit> {
+        let body = self.client.sql(sql, Some("latest")).await?.answer()?.json()?;
+        let columns: Vec<&str> =
+            body["columns"].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str()).collect();
+        let rows: Vec<Value> = body["rows"].as_array().cloned().unwrap_or_default();
+        Ok((table(&columns, &rows), coverage_lines(&body["coverage"])))
     }
 
     /// An answer of each view, with what it covers.
-    async fn show(&self) -> Result<(), Exit> {
-        for view in &self.context.views {
-            // The newest window first, in it the largest of the first aggregate.
-            let aggregate =
-                view.output.fields().iter().map(|field| field.name()).find(|name| !view.keys.contains(name));
-            let order: Vec<String> =
-                view.time_column.iter().chain(aggregate).map(|column| format!("\"{column}\" DESC")).collect();
-            let order = if view.keys.is_empty() { String::new() } else { format!(" ORDER BY {}", order.join(", ")) };
-            let sql = format!("SELECT * FROM \"{}\"{order} LIMIT {SHOWN}", view.name);
-            let body = self.client.sql(&sql, Some("latest")).await?.answer()?.json()?;
-            let columns: Vec<&str> =
-                body["columns"].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str()).collect();
-            let rows: Vec<Value> = body["rows"].as_array().cloned().unwrap_or_default();
-            line(&format!("\n{sql}"))?;
-            line(&table(&columns, &rows))?;
-            for covered in coverage_lines(&body["coverage"]) {
-                line(&covered)?;
-            }
+    async fn show(&mut self) -> Result<(), Exit> {
+        for view in self.context.views.clone() {
+            let sql = newest_rows(&view);
+            let (rows, coverage) = self.answer(&sql).await?;
+            self.screen.say(&format!("\n{sql}\n{rows}\n{}", coverage.join("\n")))?;
         }
         Ok(())
     }
 
-    async fn verify(&self) -> Result<(), Exit> {
-        line("\nevery view against plain SQL over the archived bytes (bifold verify):")?;
+    async fn verify(&mut self) -> Result<(), Exit> {
+        self.screen.say("\nevery view against plain SQL over the archived bytes (bifold verify):")?;
         verify::run(&self.common, Verify { views: vec![], offline: false, shot: self.shot.clone() }).await
     }
 
-    /// Says what to try, and goes on until Ctrl-C.
-    async fn keep_serving(&self, url: &str, demo: &Demo) -> Result<(), Exit> {
+    /// Says what to try.
+    fn hint(&mut self) -> Result<(), Exit> {
         let view = self.context.views.first().map_or("totals", |view| view.name.as_str());
-        line("\nIt goes on until Ctrl-C. Try:")?;
-        line(&format!(
-            "  curl -s {url}/v1/sql -d '{{\"sql\": \"SELECT * FROM {view} LIMIT 5\", \"at_least\": \"latest\"}}'"
-        ))?;
-        line(&format!("  curl -s '{url}/v1/views/{view}/rows?limit=5'"))?;
-        line(&format!("  curl -s {url}/v1/sources"))?;
-        let mut shop = Shop::new(demo.seed + 1, Utc::now());
-        loop {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            if demo.input.is_none() {
-                shop.at(Utc::now());
-                self.send((0..demo.rate).map(|_| shop.next()).collect()).await?;
-            }
-        }
+        let url = self.client.url().to_string();
+        self.screen.say(&format!(
+            "\nIt goes on until Ctrl-C. Try:\n  \
+             curl -s {url}/v1/sql -d '{{\"sql\": \"SELECT * FROM {view} LIMIT 5\", \"at_least\": \"latest\"}}'\n  \
+             curl -s '{url}/v1/views/{view}/rows?limit=5'\n  \
+             curl -s {url}/v1/sources\n  \
+             bifold top --url {url}"
+        ))
     }
+}
+
+/// The newest window first, in it the largest of the first aggregate.
+fn newest_rows(view: &View) -> String {
+    let aggregate = view.output.fields().iter().map(|field| field.name()).find(|name| !view.keys.contains(name));
+    let order: Vec<String> =
+        view.time_column.iter().chain(aggregate).map(|column| format!("\"{column}\" DESC")).collect();
+    let order = if view.keys.is_empty() { String::new() } else { format!(" ORDER BY {}", order.join(", ")) };
+    format!("SELECT * FROM \"{}\"{order} LIMIT {SHOWN}", view.name)
 }

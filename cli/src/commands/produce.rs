@@ -91,7 +91,7 @@ pub(crate) async fn run(common: &Common, produce: Produce) -> Result<(), Exit> {
                 let count = lines.len();
                 let reached = send(&target, &context.log_name(), &produce, &topic, lines).await?;
                 (records, ends) = (records + count, ends.max(&reached));
-                let part = input.bytes.map(|bytes| input.read() as f64 / bytes.max(1) as f64);
+                let part = input.bytes.map(|bytes| (input.read(), bytes));
                 tokio::select! {
                     () = pace.sent(count, part.filter(|_| files.len() == 1 && !produce.r#loop)) => {}
                     () = &mut interrupted => break 'reading,

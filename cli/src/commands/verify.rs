@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::DataType;
+use bifold_batch::progress::Progress;
 use bifold_fold::View;
 use bifold_ledger::{Offsets, TopicPartition, VersionId};
 use bifold_serving::snapshot::{AtLeast, answer};
@@ -18,6 +19,7 @@ use crate::client::Client;
 use crate::context::{Context, within};
 use crate::exit::Exit;
 use crate::output;
+use crate::progress::shown;
 
 /// Groups that are named of a difference.
 const NAMED_GROUPS: usize = 10;
@@ -53,8 +55,9 @@ pub(crate) async fn run(common: &Common, verify: Verify) -> Result<(), Exit> {
     let mut rows = vec![];
     let mut differences = vec![];
     let mut failures = vec![];
+    let progress = Progress::default();
     for (source, name) in wanted {
-        match verify_one(&context, &verify, &source, &name).await {
+        match shown(&progress, verify_one(&context, &verify, &source, &name, &progress)).await {
             Ok((report, found)) => {
                 rows.push(report);
                 differences.extend(found);
@@ -79,13 +82,14 @@ async fn verify_one(
     verify: &Verify,
     source: &str,
     name: &str,
+    progress: &Progress,
 ) -> Result<(Value, Option<String>), Exit> {
     let served = match verify.offline {
         true => offline(context, source, name, verify.shot.timeout).await?,
         false => online(&Client::new(&context.config, &verify.shot), name).await?,
     };
     let mut journal = open_ledger(context, source).await?;
-    check(context, &mut journal, name, &served, verify.shot.timeout).await
+    check(context, &mut journal, name, &served, verify.shot.timeout, progress).await
 }
 
 /// Opens a source's ledger. An entry that is damaged is what `verify` looks for.
@@ -168,6 +172,7 @@ async fn check(
     name: &str,
     served: &Served,
     timeout: Duration,
+    progress: &Progress,
 ) -> Result<(Value, Option<String>), Exit> {
     let frontier = frontier_of(&served.coverage)?;
     let until = Instant::now() + timeout;
@@ -188,7 +193,7 @@ async fn check(
     let engine = &context.engine;
     let view = bifold_fold::view::compile_stored(engine, &state.view, &state.sql, &state.source).await?;
     let (batches, rounding) =
-        match bifold_batch::verify::expected(engine, &view, journal.files(), &ledger, &frontier).await {
+        match bifold_batch::verify::expected(engine, &view, journal.files(), &ledger, &frontier, progress).await {
             Ok(expected) => (expected.rows, expected.magnitude * NOTHING),
             Err(bifold_batch::Error::Store(error @ bifold_store::Error::Damaged { .. })) => {
                 return Err(Exit::Difference(format!("view {name}: {error}")));

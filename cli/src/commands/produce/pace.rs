@@ -1,10 +1,15 @@
 //! How fast records go, and what a terminal shows of it.
 
-use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-/// How often the terminal's line is drawn.
-const DRAW_EVERY: Duration = Duration::from_millis(200);
+use indicatif::ProgressBar;
+
+use crate::progress::{bar, style};
+
+/// Of files whose size is known: the bar's length is their bytes.
+const BAR: &str = "{msg} [{wide_bar:.cyan/blue}] {percent} %, {eta} left";
+/// Of anything else.
+const SPINNER: &str = "{spinner} {msg}";
 
 /// The pace of a run.
 pub(super) struct Pace {
@@ -12,14 +17,12 @@ pub(super) struct Pace {
     rate: Option<f64>,
     started: Instant,
     sent: u64,
-    drawn: Option<Instant>,
-    shown: bool,
+    bar: ProgressBar,
 }
 
 impl Pace {
     pub(super) fn new(rate: Option<f64>) -> Self {
-        let shown = std::io::stderr().is_terminal() && std::io::stdout().is_terminal();
-        Self { rate, started: Instant::now(), sent: 0, drawn: None, shown }
+        Self { rate, started: Instant::now(), sent: 0, bar: bar(SPINNER) }
     }
 
     /// How many records to send at once, of at most `most`: about a tenth of a second's.
@@ -27,8 +30,8 @@ impl Pace {
         self.rate.map_or(most, |rate| ((rate / 10.0).ceil() as usize).clamp(1, most))
     }
 
-    /// Waits until more may be sent after these, and draws. `part`: how much of all that is known has been read.
-    pub(super) async fn sent(&mut self, records: usize, part: Option<f64>) {
+    /// Waits until more may be sent after these, and draws. `part`: bytes read of all bytes, where that is known.
+    pub(super) async fn sent(&mut self, records: usize, part: Option<(u64, u64)>) {
         self.sent += records as u64;
         self.draw(part);
         if let Some(rate) = self.rate {
@@ -37,25 +40,21 @@ impl Pace {
         }
     }
 
-    fn draw(&mut self, part: Option<f64>) {
-        if !self.shown || self.drawn.is_some_and(|drawn| drawn.elapsed() < DRAW_EVERY) {
-            return;
+    fn draw(&mut self, part: Option<(u64, u64)>) {
+        if let Some((read, all)) = part {
+            if self.bar.length().is_none() {
+                self.bar.set_style(style(BAR));
+                self.bar.set_length(all);
+            }
+            self.bar.set_position(read.min(all));
         }
-        self.drawn = Some(Instant::now());
-        let seconds = self.started.elapsed().as_secs_f64();
-        let left = part.filter(|part| *part > 0.01).map(|part| {
-            let part = part.min(1.0);
-            format!(", {:.0} %, {:.0} s left", part * 100.0, seconds / part - seconds)
-        });
-        let rate = self.sent as f64 / seconds.max(0.001);
-        eprint!("\r{} records, {rate:.0}/s{}\x1b[K", self.sent, left.unwrap_or_default());
-        let _ = std::io::stderr().flush();
+        let rate = self.sent as f64 / self.started.elapsed().as_secs_f64().max(0.001);
+        self.bar.set_message(format!("{} records, {rate:.0}/s", self.sent));
+        self.bar.tick();
     }
 
     /// Leaves the terminal's line.
     pub(super) fn end(&self) {
-        if self.drawn.is_some() {
-            eprintln!();
-        }
+        self.bar.finish();
     }
 }
