@@ -39,7 +39,14 @@ if command -v "$helm" >/dev/null; then
     fi
     diff -u kubernetes/bifold.yaml "$work/plain.yaml" || { echo "deploy/kubernetes is not the rendered chart: deploy/check.sh WRITE"; exit 1; }
     cmp prometheus/alerts.yaml helm/bifold/files/alerts.yaml || { echo "the chart's alerts are not deploy/prometheus/alerts.yaml"; exit 1; }
-    rm "$work/wrong.yaml" "$work/plain.yaml"
+    # The guide's own command (helm install … of docs/guide/production.md), with a pipeline beside it.
+    echo "-- the reader's" >"$work/pipeline.sql"
+    guide=$(sed -n '/^    helm install /,/[^\\]$/p' ../docs/guide/production.md)
+    [ -n "$guide" ] || { echo "docs/guide/production.md shows no helm install"; exit 1; }
+    guide=${guide/helm install bifold deploy\/helm\/bifold/"$helm" template bifold "$PWD/helm/bifold" --kube-version "$kubernetes"}
+    (cd "$work" && eval "$guide") >"$work/guide.yaml"
+    grep -q "the reader's" "$work/guide.yaml" || { echo "the guide's helm install does not take the pipeline"; exit 1; }
+    rm "$work/wrong.yaml" "$work/plain.yaml" "$work/pipeline.sql"
     if "$python" -c 'import kubernetes_validate, yaml' 2>/dev/null; then
         "$python" manifests.py "${kubernetes%.*}" "$work"/*.yaml
     else

@@ -39,14 +39,14 @@ fn record_fields() -> Vec<Field> {
     ]
 }
 
-/// The schema of archived rows: the declared columns, the row's place in the log, and the record.
+/// The schema of archived rows: the declared columns, the row's place in the log, and at a record's first row the record.
 pub fn row_schema(source: &Source) -> SchemaRef {
     let declared = source.schema();
     let fields = declared.fields().iter().map(|field| field.as_ref().clone()).chain(record_fields());
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
-/// The schema of dead letters. `_alone` marks one dead letter of every record that has no archived row.
+/// The schema of dead letters. A record's bytes stand at its first letter. `_alone` marks one dead letter of every record that has no archived row.
 pub fn dead_schema() -> SchemaRef {
     let mut fields = log_fields();
     fields.extend(record_fields());

@@ -281,8 +281,9 @@ def archive(bench, topic, events):
         bench.stop(process)
     pattern = str(folder / "store/**/*.parquet")
     files = [path for path in glob.glob(pattern, recursive=True) if "archive" in path]
-    common = os.path.commonpath(files)
-    return folder, f"{common}/**/*.parquet"
+    folders = {os.path.dirname(path) for path in files}
+    assert len(folders) == 1, folders
+    return folder, f"{folders.pop()}/*.parquet"
 
 
 def recompute_bifold(bench, folder, query):

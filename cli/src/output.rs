@@ -33,19 +33,24 @@ pub(crate) fn objects(output: Output, columns: &[&str], objects: &[Value]) -> Re
         Output::Table => line(&table(columns, objects)),
         Output::Csv => {
             line(&columns.iter().map(|column| csv(column)).collect::<Vec<_>>().join(","))?;
-            for object in objects {
-                let cells = columns.iter().map(|column| csv(&cell(&object[*column])));
-                line(&cells.collect::<Vec<_>>().join(","))?;
-            }
-            Ok(())
+            objects.iter().try_for_each(|object| line(&csv_line(columns, object)))
         }
     }
+}
+
+/// An object as a line of CSV.
+pub(crate) fn csv_line(columns: &[&str], object: &Value) -> String {
+    columns.iter().map(|column| csv(&cell(&object[*column]))).collect::<Vec<_>>().join(",")
 }
 
 /// Objects as a table.
 pub(crate) fn table(columns: &[&str], objects: &[Value]) -> String {
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    // A terminal that tells no width, or none that a table fits in, gets lines as long as they are.
+    if table.width().is_none_or(|width| width < 20) {
+        table.set_content_arrangement(ContentArrangement::Disabled);
+    }
     table.set_header(columns);
     for object in objects {
         table.add_row(columns.iter().map(|column| cell(&object[*column])));

@@ -110,7 +110,10 @@ impl Catalog {
             }
             known.extend(names);
         }
-        Err(Problem::unknown_view(view, &known))
+        match self.sources.get(view) {
+            Some(source) => Err(Problem::is_source(view, &self.names_of(source, &*source.ledger().await?))),
+            None => Err(Problem::unknown_view(view, &known)),
+        }
     }
 
     /// The views of a source. One that has moved to another source of the pipeline is no longer the old one's, though it

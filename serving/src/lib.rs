@@ -12,6 +12,7 @@
 
 pub mod api;
 pub mod catalog;
+mod clauses;
 mod events;
 pub mod json;
 pub mod problem;

@@ -43,6 +43,15 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "unknown-view", "There is no such view", detail)
     }
 
+    /// A source that was asked as if it were a view.
+    pub fn is_source(name: &str, views: &[String]) -> Self {
+        let detail = match views {
+            [] => format!("{name:?} is a source, and no view reads it"),
+            views => format!("{name:?} is a source; its views are {}", views.join(", ")),
+        };
+        Self::new(StatusCode::NOT_FOUND, "unknown-view", "There is no such view", detail)
+    }
+
     /// A source that does not exist.
     pub fn unknown_source(name: &str) -> Self {
         let detail = format!("there is no source {name:?}");

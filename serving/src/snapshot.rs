@@ -155,7 +155,7 @@ async fn answer_source(
         if live.iter().any(|answer| answer.ledger > ledger.number) && retry < RETRIES {
             continue;
         }
-        let newest = live.iter().filter_map(|answer| answer.newest_event_us).max();
+        let newest = live.iter().map(|answer| answer.newest_event_us).fold(ledger.newest_event_us, Option::max);
         let Some(joined) = join(&covers, &live) else {
             match retry < RETRIES {
                 true => continue,

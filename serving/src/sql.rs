@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
+use bifold_fold::view::readable;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
@@ -19,10 +20,12 @@ use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::ParserError;
 use futures::StreamExt;
 use serde_json::json;
 
 use crate::catalog::Catalog;
+use crate::clauses::passed_over;
 use crate::problem::Problem;
 use crate::snapshot::{AtLeast, ViewAnswer, answer};
 use crate::threads::while_awaited;
@@ -89,10 +92,9 @@ pub async fn query(catalog: &Catalog, sql: &str, at_least: &AtLeast, limits: Lim
 /// # Errors
 /// The deadline, the memory limit, or DataFusion's failure.
 pub async fn collect(frame: DataFrame, deadline: Instant, max_rows: usize) -> Result<Answer, Problem> {
-    let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
     let limited = frame.limit(0, Some(max_rows.saturating_add(1))).map_err(|e| wrong(&e))?;
-    let batches = match tokio::time::timeout_at(deadline.into(), while_awaited(run(limited))).await {
-        Ok(Ok(batches)) => batches.map_err(|e| wrong(&e))?,
+    let (schema, batches) = match tokio::time::timeout_at(deadline.into(), while_awaited(run(limited))).await {
+        Ok(Ok(done)) => done.map_err(|e| wrong(&e))?,
         Ok(Err(e)) => return Err(Problem::internal(format!("the query broke off: {e}"))),
         Err(_) => return Err(Problem::timeout("the query did not end in time; it was stopped")),
     };
@@ -108,7 +110,7 @@ pub async fn collect(frame: DataFrame, deadline: Instant, max_rows: usize) -> Re
 }
 
 /// Runs a frame so that it can be stopped: a join that makes many rows of few yields between its batches, too.
-async fn run(frame: DataFrame) -> datafusion::error::Result<Vec<RecordBatch>> {
+async fn run(frame: DataFrame) -> datafusion::error::Result<(SchemaRef, Vec<RecordBatch>)> {
     let task = Arc::new(frame.task_ctx());
     let plan = frame.create_physical_plan().await?;
     let stoppable = plan.transform_up(|node| match node.children().len() {
@@ -117,6 +119,8 @@ async fn run(frame: DataFrame) -> datafusion::error::Result<Vec<RecordBatch>> {
     })?;
     // The rows of the answer count, too.
     let held = MemoryConsumer::new("the answer").register(task.memory_pool());
+    // Types are coerced only in the physical plan.
+    let schema = stoppable.data.schema();
     let mut stream = execute_stream(stoppable.data, task)?;
     let mut batches = vec![];
     while let Some(batch) = stream.next().await {
@@ -124,7 +128,7 @@ async fn run(frame: DataFrame) -> datafusion::error::Result<Vec<RecordBatch>> {
         held.try_grow(batch.get_array_memory_size())?;
         batches.push(batch);
     }
-    Ok(batches)
+    Ok((schema, batches))
 }
 
 /// A context in which the answered views are tables, for one query of so much memory.
@@ -157,12 +161,32 @@ fn parse(sql: &str) -> Result<Statement, Problem> {
     let mut statements = parser.and_then(|mut p| p.parse_statements()).map_err(|e| wrong(&e))?;
     match (statements.pop_front(), statements.is_empty()) {
         (Some(Statement::Statement(statement)), true) if matches!(*statement, SqlStatement::Query(_)) => {
-            Ok(Statement::Statement(statement))
+            match passed_over(&statement) {
+                Some(clause) => Err(Problem::bad_query(format!("{clause} is not supported"))),
+                None => Ok(Statement::Statement(statement)),
+            }
+        }
+        (Some(Statement::Statement(statement)), true) if asks_what_there_is(&statement) => {
+            let detail = "only SELECT is allowed: `bifold views`, /v1/views and /v1/views/{view} say what there is";
+            Err(Problem::bad_query(detail))
         }
         (None, _) => Err(Problem::bad_query("there is no statement")),
         (_, false) => Err(Problem::bad_query("one statement at a time")),
         _ => Err(Problem::bad_query("only SELECT is allowed: views are changed by the pipeline")),
     }
+}
+
+/// Whether a statement asks for names and columns.
+fn asks_what_there_is(statement: &SqlStatement) -> bool {
+    matches!(
+        statement,
+        SqlStatement::ShowTables { .. }
+            | SqlStatement::ShowViews { .. }
+            | SqlStatement::ShowColumns { .. }
+            | SqlStatement::ShowSchemas { .. }
+            | SqlStatement::ShowDatabases { .. }
+            | SqlStatement::ExplainTable { .. }
+    )
 }
 
 /// The views that a statement names.
@@ -198,7 +222,15 @@ fn refuse_equal_names(plan: &LogicalPlan) -> Result<(), Problem> {
 /// DataFusion's failure as a problem.
 pub fn wrong(error: &DataFusionError) -> Problem {
     let root = error.find_root();
-    let message = error.diagnostic().map_or_else(|| root.strip_backtrace(), |d| d.message.clone());
+    let message = match (error.diagnostic(), root) {
+        (Some(diagnostic), _) => diagnostic.message.clone(),
+        (None, DataFusionError::SQL(error, _)) => match error.as_ref() {
+            ParserError::TokenizerError(said) | ParserError::ParserError(said) => said.clone(),
+            ParserError::RecursionLimitExceeded => "the query is nested too deeply".to_string(),
+        },
+        (None, root) => root.message().into_owned(),
+    };
+    let message = readable(message);
     match root {
         DataFusionError::ResourcesExhausted(_) => {
             Problem::limit(format!("the query needs more memory than serve.query_memory: {message}"))

@@ -46,6 +46,8 @@ pub struct Epoch {
     pub slices: BTreeMap<VersionId, Vec<Slice>>,
     /// Events folded.
     pub events: u64,
+    /// The newest event time among them.
+    pub newest_event_us: Option<i64>,
     /// When the first record came.
     pub opened: Option<Instant>,
 }
@@ -54,7 +56,7 @@ impl Epoch {
     /// An epoch that starts at `start` and holds nothing yet.
     pub fn new(folded_under: Number, start: Offsets, versions: impl Iterator<Item = VersionId>) -> Self {
         let slices = versions.map(|version| (version, vec![])).collect();
-        Self { folded_under, start, ranges: Ranges::default(), slices, events: 0, opened: None }
+        Self { folded_under, start, ranges: Ranges::default(), slices, events: 0, newest_event_us: None, opened: None }
     }
 
     /// Says that `at` has been folded up to `next`.

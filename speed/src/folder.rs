@@ -134,7 +134,7 @@ impl Folder {
         let mut epoch = self.open(&ledger, &found, &folds);
         let (mut next_survey, mut next_look) = (Instant::now(), Instant::now() + LOOK_EVERY);
         self.live.note_ledger(&ledger);
-        self.live.offer(&epoch, None);
+        self.live.offer(&epoch);
         self.report(&ledger);
         self.report_lag(&epoch, &found);
         match stopped.is_empty() {
@@ -146,7 +146,8 @@ impl Folder {
                 Ok(chunk) if chunk.is_empty() => {}
                 Ok(chunk) => {
                     let newest = runtime.block_on(folds.fold(&chunk, &mut epoch, || ids.next()))?;
-                    self.live.offer(&epoch, newest);
+                    epoch.newest_event_us = epoch.newest_event_us.max(newest);
+                    self.live.offer(&epoch);
                     let folded = ledger.events_folded + epoch.events;
                     metrics::counter!("bifold_folded_events", "source" => self.source.name.clone()).absolute(folded);
                 }
@@ -260,7 +261,8 @@ impl Folder {
         };
         failpoint("speed.delta_written");
         let (ranges, versions) = (epoch.ranges.clone(), folds.versions.clone());
-        let body = Body::Folded { ranges, versions, delta: file, events: epoch.events };
+        let (events, newest_event_us) = (epoch.events, epoch.newest_event_us);
+        let body = Body::Folded { ranges, versions, delta: file, events, newest_event_us };
         loop {
             match runtime.block_on(journal.append(body.clone())) {
                 Ok(Appended::Won(number)) => {

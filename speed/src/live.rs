@@ -60,10 +60,10 @@ impl Live {
     }
 
     /// Offers the open epoch as it stands.
-    pub(crate) fn offer(&self, epoch: &Epoch, newest_event_us: Option<i64>) {
+    pub(crate) fn offer(&self, epoch: &Epoch) {
         let mut state = self.state();
         state.open = Some(epoch.clone());
-        state.newest_event_us = state.newest_event_us.max(newest_event_us);
+        state.newest_event_us = state.newest_event_us.max(epoch.newest_event_us);
     }
 
     /// Says that the offered epoch was committed as `number`, and that `next` is open now.

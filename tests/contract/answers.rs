@@ -22,3 +22,80 @@ fn an_event_counts_at_once_and_the_answer_says_what_it_covers() {
         assert_eq!(partition["batch"][0], 0);
     }
 }
+
+const WINDOWS: &str = "CREATE TABLE e (t TIMESTAMP, k TEXT, n BIGINT, WATERMARK FOR t AS t - INTERVAL '5 seconds') \
+    WITH (connector = 'kafka', topic = '{topic}', format = 'json'); \
+    CREATE MATERIALIZED VIEW v AS SELECT k, count(*) AS c, sum(n) AS s FROM e GROUP BY k, k, e.k; \
+    CREATE MATERIALIZED VIEW months AS SELECT tumble(t, INTERVAL '1 month') AS a, tumble(t, INTERVAL '1 month') AS b, \
+      count(*) AS c FROM e WHERE t < '9999-12-31' AND t >= TIMESTAMP '0001-01-01' GROUP BY 1, 2; \
+    CREATE MATERIALIZED VIEW weeks AS SELECT date_bin(INTERVAL '7 days', t, TIMESTAMP '2001-01-01') AS a, count(*) AS c \
+      FROM e GROUP BY 1;";
+const FAR: [&str; 4] = [
+    r#"{"t":"0001-02-03T00:00:00Z","k":"a","n":1}"#,
+    r#"{"t":"1600-02-29T00:00:00Z","k":"a","n":2}"#,
+    r#"{"t":"2026-03-31T00:00:00Z","k":"a","n":3}"#,
+    r#"{"t":"9999-11-30T23:59:59Z","k":"a","n":4}"#,
+];
+
+#[test]
+fn a_key_named_twice_is_one_key_and_windows_reach_as_far_as_times() {
+    let case = Case::new(WINDOWS);
+    case.create_topic(1);
+    let up = case.start("up");
+    let offsets = case.produce(&up, "e", &FAR);
+    assert_eq!(up.rows("SELECT * FROM v", &offsets), [serde_json::json!({"k": "a", "c": 4, "s": 10})]);
+    let months = up.rows("SELECT a, b, c FROM months ORDER BY a", &offsets);
+    let starts = ["0001-02-01T00:00:00Z", "1600-02-01T00:00:00Z", "2026-03-01T00:00:00Z", "9999-11-01T00:00:00Z"];
+    assert_eq!(months, starts.map(|start| serde_json::json!({"a": start, "b": start, "c": 1})));
+    let weeks = up.rows("SELECT a FROM weeks ORDER BY a", &offsets);
+    // Mondays: 2001-01-01 was one.
+    let starts = ["0001-01-29T00:00:00Z", "1600-02-28T00:00:00Z", "2026-03-30T00:00:00Z", "9999-11-29T00:00:00Z"];
+    assert_eq!(weeks, starts.map(|start| serde_json::json!({"a": start})));
+    let late = up.rows("SELECT a FROM months WHERE a > '2300-01-01'", &offsets);
+    assert_eq!(late, [serde_json::json!({"a": starts[3].replace("29T", "01T")})]);
+    assert_eq!(case.run(&["verify", "--url", &up.url]).code, Some(0));
+}
+
+#[test]
+fn the_watermark_outlives_the_process() {
+    let case = Case::new(WINDOWS);
+    case.create_topic(1);
+    let mut up = case.start("up");
+    let offsets = case.produce(&up, "e", &FAR[..3]);
+    let watermark = |up: &crate::harness::Service, at_least: &str| {
+        up.sql("SELECT * FROM v", Some(at_least)).json()["coverage"][0]["watermark"].clone()
+    };
+    assert_eq!(watermark(&up, &offsets), "2026-03-30T23:59:55Z");
+    assert_eq!(up.terminate(), Some(0));
+    let up = case.start("up");
+    assert_eq!(watermark(&up, &offsets), "2026-03-30T23:59:55Z");
+    let late = case.produce(&up, "e", &FAR[..1]);
+    assert_eq!(watermark(&up, &late), "2026-03-30T23:59:55Z");
+}
+
+#[test]
+fn what_would_be_passed_over_is_refused() {
+    let case = Case::new(PIPELINE);
+    case.create_topic(1);
+    let up = case.start("up");
+    let offsets = case.produce(&up, "e", &FAR[..1]);
+    for (sql, word) in [
+        ("SELECT * FROM v FOR UPDATE", "FOR UPDATE"),
+        ("SELECT * FROM v TABLESAMPLE BERNOULLI (0)", "TABLESAMPLE"),
+        ("SELECT * FROM v PREWHERE c > 4", "PREWHERE"),
+        ("SELECT * FROM (SELECT * FROM v FOR UPDATE) AS x", "FOR UPDATE"),
+        ("SELECT corr(DISTINCT c, s) AS x FROM v", "DISTINCT"),
+        ("FROM v", "without columns"),
+        ("SHOW TABLES", "/v1/views"),
+    ] {
+        let reply = up.sql(sql, Some(&offsets));
+        assert_eq!(reply.status, 400, "{sql}: {}", reply.text);
+        assert!(reply.text.contains(word), "{sql}: {}", reply.text);
+    }
+    let source = up.sql("SELECT * FROM e", Some(&offsets));
+    assert_eq!(source.status, 404);
+    assert!(source.text.contains(r#"\"e\" is a source; its views are v"#), "{}", source.text);
+    // What columns say is what rows hold.
+    let body = up.sql("SELECT CASE WHEN k = 'a' THEN c ELSE 1.5 END AS x FROM v", Some(&offsets)).json();
+    assert_eq!((&body["columns"][0]["type"], &body["rows"][0]["x"]), (&"double".into(), &1.0.into()), "{body}");
+}

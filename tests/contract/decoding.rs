@@ -355,3 +355,26 @@ fn a_source_of_several_topics() {
     let report = ask(&case, &up, &["batch", "run", "--at-least", &both]).json();
     assert_eq!(crate::support::positions(report[0]["boundary"].as_str().expect("offsets")).len(), 2);
 }
+
+#[test]
+fn records_of_very_many_bad_elements_are_kept_once_each() {
+    let case = one_partition(&pipeline("n BIGINT", "", COUNT));
+    let up = crate::support::up_with(&case, &[("BIFOLD_COLLECT__FLUSH_INTERVAL", "1s")]);
+    // Were each kept whole with every bad element, these would be 2.9 GB.
+    let element = format!(r#"{{"t":"2026-01-01T00:00:00Z","n":"one","pad":"{}"}}"#, "x".repeat(70));
+    let record = format!("[{}]", vec![element; 1_000].join(","));
+    let records = vec![record.as_bytes(); 25];
+    let good = br#"{"t":"2026-01-01T00:00:00Z","n":1}"#.as_slice();
+    let offsets = post(&up, &[records, vec![good]].concat());
+    let dead = |up: &Service| metric(up, "bifold_dead_letters_total", &[("reason", "wrong_type")]);
+    up.wait("25,000 dead letters", |up| dead(up) == 25_000.0);
+    assert_eq!(answer(&up, "SELECT * FROM v", &offsets)["rows"], json!([{"c": 1}]));
+    // The first and the last letter of a record have its bytes.
+    let shown = ask(&case, &up, &["dead-letters", "e"]);
+    let letters: Vec<Value> =
+        shown.stdout.lines().take(1_000).map(|line| serde_json::from_str(line).expect("a letter")).collect();
+    assert_eq!((letters[0]["index"].as_i64(), letters[999]["index"].as_i64()), (Some(0), Some(999)));
+    for letter in [&letters[0], &letters[999]] {
+        assert_eq!(letter["payload_base64"], base64_of(record.as_bytes()));
+    }
+}

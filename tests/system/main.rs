@@ -5,6 +5,7 @@ mod harness;
 
 mod change;
 mod damage;
+mod docs;
 mod events;
 mod examples;
 mod late;

@@ -3,9 +3,11 @@
 //! - [`law`]: batch ⊕ speed = one fold over everything = plain SQL
 //! - [`metrics`]: what /metrics gives is documented
 //! - [`reference`]: docs/reference says what the code does
+//! - [`refused`]: docs/reference/sql.md says why a statement is refused
 //! - [`edges`]: which crate may depend on which, and where unsafe code may stand
 
 mod edges;
 mod law;
 mod metrics;
 mod reference;
+mod refused;

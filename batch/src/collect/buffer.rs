@@ -118,15 +118,15 @@ impl Buffer {
         self.rows += events.max(1);
         self.counts.rows += events as u64;
         for event in 0..events {
-            self.extra.push(record, (event == 0).then_some(value));
+            self.extra.push(record, event == 0);
         }
         if events == 0 && self.found.is_empty() {
             // An empty array: no event and no mistake, but its bytes are kept.
             self.absent(record);
         }
         for (i, letter) in self.found.iter().enumerate() {
-            let alone = events == 0 && i == 0;
-            self.dead.push(record, letter.index, letter.reason.name(), &letter.detail, alone);
+            let place = Letter { index: letter.index, whole: i == 0, alone: events == 0 && i == 0 };
+            self.dead.push(record, place, letter.reason.name(), &letter.detail);
             *self.counts.dead.entry(letter.reason.name().to_string()).or_default() += 1;
             *self.counts.dead_by_partition.0.entry(record.at.clone()).or_default() += 1;
         }
@@ -135,7 +135,7 @@ impl Buffer {
     fn absent(&mut self, record: &Record<'_>) {
         self.rows += 1;
         self.counts.absent += 1;
-        self.dead.push(record, 0, ABSENT, "", true);
+        self.dead.push(record, Letter { index: 0, whole: true, alone: true }, ABSENT, "");
     }
 
     fn close_batch(&mut self) {
@@ -178,10 +178,11 @@ impl Default for Extra {
 }
 
 impl Extra {
-    fn push(&mut self, record: &Record<'_>, payload: Option<&[u8]>) {
-        self.key.append_option(record.key);
-        append_headers(&mut self.headers, record);
-        self.payload.append_option(payload);
+    /// `whole`: with the record's bytes, which stand at one of its rows alone. A record may hold very many.
+    fn push(&mut self, record: &Record<'_>, whole: bool) {
+        self.key.append_option(record.key.filter(|_| whole));
+        append_headers(&mut self.headers, record, whole);
+        self.payload.append_option(record.value.filter(|_| whole));
     }
 
     fn finish(&mut self) -> [ArrayRef; 3] {
@@ -197,14 +198,24 @@ fn new_headers() -> Headers {
     ListBuilder::new(StructBuilder::from_fields(fields, 0)).with_field(item)
 }
 
-fn append_headers(headers: &mut Headers, record: &Record<'_>) {
-    for header in record.headers() {
+/// The record's headers, or NULL where its bytes do not stand.
+fn append_headers(headers: &mut Headers, record: &Record<'_>, whole: bool) {
+    for header in record.headers().filter(|_| whole) {
         let item = headers.values();
         item.field_builder::<StringBuilder>(0).expect("the first field is text").append_value(header.name);
         item.field_builder::<BinaryBuilder>(1).expect("the second field is bytes").append_option(header.value);
         item.append(true);
     }
-    headers.append(true);
+    headers.append(whole);
+}
+
+/// Where a dead letter stands in its record.
+struct Letter {
+    index: i32,
+    /// Whether the record's bytes stand at it: at the first letter of each record.
+    whole: bool,
+    /// Whether it is the first of a record that has no archived row.
+    alone: bool,
 }
 
 /// Rows of the dead-letter table.
@@ -241,19 +252,19 @@ impl Default for DeadRows {
 }
 
 impl DeadRows {
-    fn push(&mut self, record: &Record<'_>, index: i32, reason: &str, detail: &str, alone: bool) {
+    fn push(&mut self, record: &Record<'_>, letter: Letter, reason: &str, detail: &str) {
         self.topic.append_value(&record.at.topic);
         self.partition.append_value(record.at.partition);
         self.offset.append_value(record.offset);
-        self.index.append_value(index);
+        self.index.append_value(letter.index);
         let timestamp = (record.timestamp_ms >= 0).then(|| record.timestamp_ms.saturating_mul(1_000));
         self.timestamp.append_option(timestamp);
-        self.key.append_option(record.key);
-        append_headers(&mut self.headers, record);
-        self.payload.append_option(record.value);
+        self.key.append_option(record.key.filter(|_| letter.whole));
+        append_headers(&mut self.headers, record, letter.whole);
+        self.payload.append_option(record.value.filter(|_| letter.whole));
         self.reason.append_value(reason);
         self.detail.append_value(detail);
-        self.alone.append_value(alone);
+        self.alone.append_value(letter.alone);
     }
 
     fn finish(&mut self) -> RecordBatch {

@@ -258,7 +258,12 @@ impl Stage {
         let reply = self.client.sql("SELECT * FROM totals", Some("latest")).await?.answer()?.json()?;
         let row = &reply["rows"][0];
         let revenue = row["revenue"].as_str().unwrap_or("0");
-        Ok(format!("counted {}, purchases {}, revenue {revenue}", row["events"], row["purchases"]))
+        // Dead letters show once they are durable; until then they are what the answer covers and does not count.
+        let partitions = reply["coverage"][0]["partitions"].as_array().cloned().unwrap_or_default();
+        let covered: i64 =
+            partitions.iter().filter_map(|part| Some(part["speed"][1].as_i64()? - part["batch"][0].as_i64()?)).sum();
+        let bad = covered - row["events"].as_i64().unwrap_or(0);
+        Ok(format!("counted {}, malformed {bad}, purchases {}, revenue {revenue}", row["events"], row["purchases"]))
     }
 
     async fn batch_run(&mut self) -> Result<(), Exit> {

@@ -89,7 +89,13 @@ pub(crate) async fn run(common: &Common, produce: Produce) -> Result<(), Exit> {
                     lines = lines.into_iter().map(|line| shift.apply(line, now)).collect();
                 }
                 let count = lines.len();
-                let reached = send(&target, &context.log_name(), &produce, &topic, lines).await?;
+                let reached = match send(&target, &context.log_name(), &produce, &topic, lines).await {
+                    Ok(reached) => reached,
+                    Err(failure) => {
+                        pace.end();
+                        return Err(interrupted_after(failure, records, count, &ends));
+                    }
+                };
                 (records, ends) = (records + count, ends.max(&reached));
                 let part = input.bytes.map(|bytes| (input.read(), bytes));
                 tokio::select! {
@@ -105,6 +111,19 @@ pub(crate) async fn run(common: &Common, produce: Produce) -> Result<(), Exit> {
     pace.end();
     let last = json!({ "source": produce.source, "records": records, "offsets": ends.to_string() });
     output::objects(produce.shot.output(), &["source", "records", "offsets"], &[last])
+}
+
+/// A failure in the middle: what is in for certain, and what may be.
+fn interrupted_after(failure: Exit, records: usize, count: usize, ends: &Offsets) -> Exit {
+    let so_far = match records {
+        0 => "no record was acknowledged".to_string(),
+        records => format!("{records} records were acknowledged (up to {ends})"),
+    };
+    let said = format!("{failure}\n{so_far}; of the next {count} it is not known whether they are in");
+    match failure {
+        Exit::Usage(_) => Exit::Usage(said),
+        _ => Exit::Failed(said),
+    }
 }
 
 /// Kafka; else the running server; else the local log.

@@ -69,7 +69,13 @@ pub(crate) async fn run(common: &Common, verify: Verify) -> Result<(), Exit> {
     let columns = ["view", "version", "equal", "groups", "differing", "max_relative_error"];
     output::objects(verify.shot.output(), &columns, &rows)?;
     if differences.is_empty() {
-        return failures.into_iter().next().map_or(Ok(()), Err);
+        // The first decides on the exit code; all are told.
+        let told = failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        return match failures.into_iter().next() {
+            None => Ok(()),
+            Some(Exit::Usage(_)) => Err(Exit::Usage(told)),
+            Some(_) => Err(Exit::Failed(told)),
+        };
     }
     // What could not be checked is said, too, but a difference decides.
     differences.extend(failures.iter().map(ToString::to_string));

@@ -5,15 +5,17 @@
 # standard error. If it already runs, only prints the address.
 # PORT: the port to listen on; without it the one of the last start, and at
 # the first start a free one.
+# KAFKA_HOST: the address to listen on, 127.0.0.1 by default.
 # KAFKA_LIB: folder of the jars; see README.md for its default.
 # KAFKA_JVM: options of the Java machine.
 set -euo pipefail
 # shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+host=${KAFKA_HOST:-127.0.0.1}
 
 # Does something accept connections on port $1?
 in_use() {
-    (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+    (exec 3<>"/dev/tcp/$host/$1") 2>/dev/null
 }
 
 # Prints a free port below 32768. Above lie the ports that the kernel hands out
@@ -33,6 +35,7 @@ write_settings() {
     text=$(<"$here/server.properties")
     text=${text//@STATE@/"$state"}
     text=${text//@PORT@/"$port"}
+    text=${text//@HOST@/"$host"}
     printf '%s\n' "$text" >"$conf"
 }
 
@@ -106,4 +109,4 @@ else
     launch
 fi
 await_ready
-echo "127.0.0.1:$port"
+echo "$host:$port"

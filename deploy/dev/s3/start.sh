@@ -2,18 +2,20 @@
 # usage: start.sh STATE_DIR [PORT]
 # Starts an S3 server (versitygw, which keeps objects as files) on a port of this machine, with the bucket "bifold", and prints
 # the environment that reaches it, for `eval`. If it already runs, only prints that. Without PORT it takes a free one.
+# S3_HOST: the address to listen on, 127.0.0.1 by default.
 # VERSITYGW: the program; built by `go install` into the cache folder where it is not set.
 set -euo pipefail
 
 [ $# -ge 1 ] || { echo "usage: ${0##*/} STATE_DIR [PORT]" >&2; exit 2; }
 version=v1.8.0
+host=${S3_HOST:-127.0.0.1}
 key=bifold-test-key secret=bifold-test-secret-of-no-value
 cache=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/bifold
 # A bucket is a folder.
 mkdir -p "$1/objects/bifold"
 state=$(cd "$1" && pwd -P)
 
-in_use() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+in_use() { (exec 3<>"/dev/tcp/$host/$1") 2>/dev/null; }
 
 program=${VERSITYGW:-$cache/bin/versitygw}
 if [ ! -x "$program" ]; then
@@ -28,7 +30,7 @@ if ! { [ -e "$state/pid" ] && kill -0 "$(cat "$state/pid")" 2>/dev/null; }; then
         [ -z "${2:-}" ] || { echo "port $2 is in use" >&2; exit 1; }
         port=$((20000 + RANDOM % 12768))
     done
-    ROOT_ACCESS_KEY=$key ROOT_SECRET_KEY=$secret setsid "$program" --port "127.0.0.1:$port" --keep-alive \
+    ROOT_ACCESS_KEY=$key ROOT_SECRET_KEY=$secret setsid "$program" --port "$host:$port" --keep-alive \
         posix "$state/objects" >"$state/log" 2>&1 </dev/null &
     echo $! >"$state/pid"
     echo "$port" >"$state/port"
@@ -41,7 +43,7 @@ if ! { [ -e "$state/pid" ] && kill -0 "$(cat "$state/pid")" 2>/dev/null; }; then
 fi
 port=$(cat "$state/port")
 cat <<ENV
-export AWS_ENDPOINT=http://127.0.0.1:$port AWS_ALLOW_HTTP=true AWS_REGION=us-east-1
+export AWS_ENDPOINT=http://$host:$port AWS_ALLOW_HTTP=true AWS_REGION=us-east-1
 export AWS_ACCESS_KEY_ID=$key AWS_SECRET_ACCESS_KEY=$secret
 export BIFOLD_TEST_STORE=s3://bifold BIFOLD_TEST_STORE_FOLDER=$state/objects/bifold
 ENV

@@ -122,6 +122,10 @@ fn apply(mut frame: DataFrame, wanted: &Wanted, view: &View) -> Result<DataFrame
     }
     for (name, values) in &wanted.any_of {
         let ty = data_type(&view.output, name)?;
+        if ty.is_nested() && values.iter().any(Option::is_some) {
+            let ty = crate::json::type_name(&ty);
+            return Err(Problem::bad_query(format!("{name} is {ty}, which no value in a URL is; ask /v1/sql")));
+        }
         let column = Expr::Column(Column::from_name(name));
         let mut either = lit(false);
         for value in values {

@@ -9,9 +9,10 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, GreedyMemoryPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionStateBuilder, TaskContext};
+use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::SessionConfig;
 
-use crate::functions;
+use crate::{functions, times};
 
 /// The stack of every thread that plans SQL: planning recurses once per operator of a chain.
 pub const STACK: usize = 128 << 20;
@@ -54,10 +55,14 @@ impl Engine {
         options.sql_parser.collect_spans = true;
         // One state row per group, not per event, however many groups there are.
         options.execution.skip_partial_aggregation_probe_ratio_threshold = 1.0;
+        let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(times::Comparisons)];
+        rules.extend(Analyzer::new().rules);
         let state = SessionStateBuilder::new()
             .with_config(config)
             .with_runtime_env(runtime.build_arc()?)
             .with_default_features()
+            .with_type_planner(Arc::new(times::Types))
+            .with_analyzer_rules(rules)
             .build();
         let context = SessionContext::new_with_state(state);
         for function in functions::scalars() {

@@ -21,6 +21,7 @@ pub mod live;
 pub mod pipeline;
 pub mod schema;
 pub mod states;
+mod times;
 pub mod view;
 
 pub use decode::{DeadLetter, Decoder, Envelope, Reason};

@@ -13,6 +13,7 @@
 mod aggregate;
 mod check;
 mod compile;
+mod constants;
 mod dry_run;
 mod shape;
 mod total;
@@ -28,6 +29,7 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_plan::aggregates::PhysicalGroupBy;
 
 pub use compile::{compile, compile_all, compile_stored};
+pub use wrong::readable;
 
 use crate::schema::Source;
 

@@ -84,6 +84,9 @@ pub enum Body {
         delta: File,
         /// How many events were folded.
         events: u64,
+        /// The newest event time among them, in microseconds since 1970; none where the source has no event time.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        newest_event_us: Option<i64>,
     },
     /// Batch views were published.
     Published {

@@ -115,6 +115,9 @@ pub struct Ledger {
     pub versions: BTreeMap<VersionId, VersionState>,
     /// Events folded since the beginning.
     pub events_folded: u64,
+    /// The newest event time that was folded.
+    #[serde(default)]
+    pub newest_event_us: Option<i64>,
     /// The commands done, by nonce.
     pub commands: BTreeSet<Nonce>,
 }
@@ -376,10 +379,11 @@ impl Ledger {
                     decoding: decoding.clone(),
                 });
             }
-            Body::Folded { ranges, versions, delta, events } => {
+            Body::Folded { ranges, versions, delta, events, newest_event_us } => {
                 self.folded.advance_by(ranges);
                 note_epochs(&mut self.folded_epochs, ranges);
                 self.events_folded += events;
+                self.newest_event_us = self.newest_event_us.max(*newest_event_us);
                 self.units.push(Unit {
                     number: entry.number,
                     ranges: ranges.clone(),

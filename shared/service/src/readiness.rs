@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+/// What a component waits for until it says otherwise: no news.
+const STARTING: &str = "starting";
+
 /// What every component of a process waits for. Cheap to clone; all clones are one.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
@@ -20,7 +23,7 @@ impl Readiness {
     /// Adds a component, which is starting until it says otherwise.
     pub fn component(&self, name: impl Into<String>) -> Component {
         let component = Component { name: name.into(), readiness: self.clone() };
-        component.waiting("starting");
+        component.waiting(STARTING);
         component
     }
 
@@ -52,6 +55,7 @@ impl Component {
         let before = waiting.insert(self.name.clone(), reason.clone());
         if before != Some(reason.clone()) {
             match reason {
+                Some(reason) if reason == STARTING => {}
                 Some(reason) => tracing::info!(component = self.name, reason, "waiting"),
                 None => tracing::info!(component = self.name, "ready"),
             }

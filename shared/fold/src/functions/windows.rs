@@ -1,4 +1,4 @@
-//! `date_bin(size, time)` and `date_trunc(unit, time)` over every time that a `TIMESTAMP` holds.
+//! `date_bin(size, time[, origin])` and `date_trunc(unit, time)` over every time that a `TIMESTAMP` holds.
 //!
 //! DataFusion's go through nanoseconds: of a time before 1677 or after 2262 the one makes NULL, so that the event stands
 //! in no window, and the other an error, which would end the fold. Event times are unbounded, and 9999-12-31 is in use
@@ -7,24 +7,31 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray};
-use arrow::datatypes::{DataType, FieldRef, TimeUnit, TimestampMicrosecondType};
-use chrono::{DateTime, Datelike, Days, NaiveDate, NaiveTime};
+use arrow::datatypes::{DataType, FieldRef, IntervalUnit, TimeUnit, TimestampMicrosecondType};
+use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveTime, Utc};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::functions::datetime::{date_bin, date_trunc};
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{
-    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
 };
 
 const TIME: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 const DAY_US: i64 = 86_400_000_000;
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct DateBin(Arc<ScalarUDF>);
+pub(super) struct DateBin(Arc<ScalarUDF>, Signature);
 
 impl DateBin {
     pub(super) fn new() -> Self {
-        Self(date_bin())
+        let original = date_bin();
+        // TIMESTAMP is taken as it is, also as an origin, before anything is converted to nanoseconds.
+        let size = DataType::Interval(IntervalUnit::MonthDayNano);
+        let mut taken =
+            vec![TypeSignature::Exact(vec![size.clone(), TIME]), TypeSignature::Exact(vec![size, TIME, TIME])];
+        taken.push(original.signature().type_signature.clone());
+        let signature = Signature::one_of(taken, original.signature().volatility);
+        Self(original, signature)
     }
 }
 
@@ -47,7 +54,7 @@ impl ScalarUDFImpl for DateBin {
     }
 
     fn signature(&self) -> &Signature {
-        self.0.signature()
+        &self.1
     }
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
@@ -59,13 +66,15 @@ impl ScalarUDFImpl for DateBin {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        if let [ColumnarValue::Scalar(size), time] = &args.args[..]
-            && let Some(size) = micros_of(size)
-            && time.data_type() == TIME
-        {
-            return mapped(time, |time| time.checked_sub(time.rem_euclid(size)));
+        let bins = match &args.args[..] {
+            [ColumnarValue::Scalar(size), _] => Bins::of(size, Some(0)),
+            [ColumnarValue::Scalar(size), _, ColumnarValue::Scalar(origin)] => Bins::of(size, origin_of(origin)),
+            _ => None,
+        };
+        match (bins, &args.args[1]) {
+            (Some(bins), time) if time.data_type() == TIME => mapped(time, |time| bins.start(time)),
+            _ => self.0.inner().invoke_with_args(args),
         }
-        self.0.inner().invoke_with_args(args)
     }
 }
 
@@ -106,14 +115,62 @@ impl ScalarUDFImpl for DateTrunc {
     }
 }
 
-/// The length of an interval without months, if it is a whole number of microseconds, and some.
-fn micros_of(interval: &ScalarValue) -> Option<i64> {
-    let ScalarValue::IntervalMonthDayNano(Some(interval)) = interval else { return None };
-    if interval.months != 0 || interval.nanoseconds % 1_000 != 0 {
-        return None;
+/// Bins of one size, side by side from an origin in both directions.
+#[derive(Clone, Copy)]
+enum Bins {
+    Micros { size: i64, origin: i64 },
+    Months { size: i32, origin: i64 },
+}
+
+impl Bins {
+    /// Bins of an interval: of some months alone, or of a whole number of microseconds, and some.
+    fn of(size: &ScalarValue, origin: Option<i64>) -> Option<Self> {
+        let ScalarValue::IntervalMonthDayNano(Some(size)) = size else { return None };
+        let origin = origin?;
+        match (size.months, size.days, size.nanoseconds) {
+            (months @ 1.., 0, 0) => Some(Bins::Months { size: months, origin }),
+            (0, days, nanoseconds) if nanoseconds % 1_000 == 0 => {
+                let size = i64::from(days).checked_mul(DAY_US)?.checked_add(nanoseconds / 1_000)?;
+                (size > 0).then_some(Bins::Micros { size, origin })
+            }
+            _ => None,
+        }
     }
-    let days = i64::from(interval.days).checked_mul(DAY_US)?;
-    days.checked_add(interval.nanoseconds / 1_000).filter(|size| *size > 0)
+
+    /// The start of the bin that holds `time`; none if there is none in the calendar.
+    fn start(self, time: i64) -> Option<i64> {
+        match self {
+            Bins::Micros { size, origin } => {
+                let past = (i128::from(time) - i128::from(origin)).rem_euclid(i128::from(size));
+                i64::try_from(i128::from(time) - past).ok()
+            }
+            Bins::Months { size, origin } => {
+                let (at, first) = (DateTime::from_timestamp_micros(time)?, DateTime::from_timestamp_micros(origin)?);
+                let between = (at.year() - first.year()) * 12 + at.month0() as i32 - first.month0() as i32;
+                let months = between.div_euclid(size) * size;
+                let start = months_after(first, months)?;
+                // The origin may lie later in its month than `time` in its own.
+                let start = if start > at { months_after(first, months - size)? } else { start };
+                Some(start.timestamp_micros())
+            }
+        }
+    }
+}
+
+fn months_after(time: DateTime<Utc>, months: i32) -> Option<DateTime<Utc>> {
+    let count = Months::new(months.unsigned_abs());
+    if months < 0 { time.checked_sub_months(count) } else { time.checked_add_months(count) }
+}
+
+/// An origin in microseconds.
+fn origin_of(origin: &ScalarValue) -> Option<i64> {
+    match origin {
+        ScalarValue::TimestampSecond(Some(at), None) => at.checked_mul(1_000_000),
+        ScalarValue::TimestampMillisecond(Some(at), None) => at.checked_mul(1_000),
+        ScalarValue::TimestampMicrosecond(Some(at), None) => Some(*at),
+        ScalarValue::TimestampNanosecond(Some(at), None) if at % 1_000 == 0 => Some(at / 1_000),
+        _ => None,
+    }
 }
 
 /// How times are cut down to a unit; none if it is no such unit.
@@ -160,6 +217,8 @@ fn mapped(time: &ColumnarValue, f: impl Fn(i64) -> Option<i64>) -> Result<Column
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::IntervalMonthDayNano;
+
     use super::*;
     use crate::decode::parse_timestamp;
 
@@ -185,6 +244,33 @@ mod tests {
             assert_eq!(truncate(time), Some(begin), "{unit} of {time}");
             assert_eq!(truncate(begin), Some(begin), "{unit} of {begin}");
         }
+    }
+
+    #[test]
+    fn bins_of_months_and_of_origins_reach_as_far_as_times_do() {
+        let bins = |months, days, origin| {
+            let size = IntervalMonthDayNano::new(months, days, 0);
+            let origin = parse_timestamp(&format!("{origin}T00:00:00Z")).expect("a time");
+            Bins::of(&ScalarValue::IntervalMonthDayNano(Some(size)), Some(origin)).expect("bins")
+        };
+        for (months, days, origin, time, start) in [
+            (1, 0, "1970-01-01", "9999-12-31T23:59:59Z", "9999-12-01"),
+            (1, 0, "1970-01-01", "0001-01-31T00:00:00Z", "0001-01-01"),
+            (3, 0, "1970-01-01", "1969-12-31T00:00:00Z", "1969-10-01"),
+            (12, 0, "1970-04-01", "2300-03-31T00:00:00Z", "2299-04-01"),
+            (1, 0, "2020-01-31", "2020-02-28T00:00:00Z", "2020-01-31"),
+            (1, 0, "2020-01-31", "2020-02-29T00:00:00Z", "2020-02-29"),
+            (1, 0, "2020-01-31", "2020-03-30T00:00:00Z", "2020-02-29"),
+            (0, 7, "2001-01-01", "2001-01-01T00:00:00Z", "2001-01-01"),
+            (0, 7, "2001-01-01", "2000-12-31T00:00:00Z", "2000-12-25"),
+            (0, 7, "2001-01-01", "9999-12-31T00:00:00Z", "9999-12-27"),
+        ] {
+            let start = parse_timestamp(&format!("{start}T00:00:00Z"));
+            let time = parse_timestamp(time).expect("a time");
+            assert_eq!(bins(months, days, origin).start(time), start, "{months} {days} {origin} {time}");
+        }
+        let none = IntervalMonthDayNano::new(1, 1, 0);
+        assert!(Bins::of(&ScalarValue::IntervalMonthDayNano(Some(none)), Some(0)).is_none());
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, GroupByExpr, Query, Select, SelectItem, SetExpr, Spanned, TableFactor, TableWithJoins, Visit, Visitor,
+    Distinct, Expr, GroupByExpr, Query, Select, SelectItem, SetExpr, Spanned, TableFactor, TableWithJoins, Visit,
+    Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::Location;
 
@@ -37,9 +38,16 @@ pub(super) fn read_by(view: &ViewText) -> Result<Read, PipelineError> {
         let words = ["|>", "FOR", "SETTINGS", "FORMAT"];
         return refuse(&words, "a view is one plain SELECT", "write SELECT … FROM … WHERE … GROUP BY … HAVING …");
     }
-    let SetExpr::Select(select) = &*query.body else {
-        let words = ["UNION", "EXCEPT", "INTERSECT", "MINUS", "VALUES", "TABLE"];
-        return refuse(&words, "a view is one SELECT", "make one view of each SELECT and unite them in a query");
+    let select = match &*query.body {
+        SetExpr::Select(select) => select,
+        SetExpr::Query(_) => {
+            return refuse(&["AS"], "a view is one plain SELECT", "leave out the parentheses around it");
+        }
+        SetExpr::SetOperation { .. } => {
+            let words = ["UNION", "EXCEPT", "INTERSECT", "MINUS"];
+            return refuse(&words, "a view is one SELECT", "make one view of each SELECT and unite them in a query");
+        }
+        _ => return refuse(&["VALUES", "TABLE", "AS"], "a view is one SELECT", "write SELECT … FROM … GROUP BY …"),
     };
     clauses(view, select)?;
     let [table] = &select.from[..] else {
@@ -64,7 +72,7 @@ fn clauses(view: &ViewText, select: &Select) -> Result<(), PipelineError> {
     let refuse = |words: &[&str], message: &str, hint: &str| {
         Err(view.place.error(view.place.clause(words), message, Some(hint.to_string())))
     };
-    if select.distinct.is_some() {
+    if select.distinct.as_ref().is_some_and(|distinct| !matches!(distinct, Distinct::All)) {
         return refuse(&["DISTINCT"], "SELECT DISTINCT cannot be merged", "GROUP BY the columns instead");
     }
     if select.qualify.is_some() || !select.named_window.is_empty() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bifold_ledger::VersionId;
 use datafusion::catalog::MemoryCatalogProviderList;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, TableReference};
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::memory::MemorySourceConfig;
@@ -26,7 +26,7 @@ use datafusion::sql::sqlparser::ast::Statement;
 use sha2::{Digest, Sha256};
 
 use super::dry_run::dry_run;
-use super::{View, aggregate, check, shape, total, wrong};
+use super::{View, aggregate, check, constants, shape, total, wrong};
 use crate::engine::Engine;
 use crate::error::{Error, PipelineError};
 use crate::pipeline::{Pipeline, ViewText};
@@ -66,6 +66,7 @@ pub async fn compile(engine: &Engine, pipeline: &Pipeline, text: &ViewText) -> R
     let wrong = |error: DataFusionError| wrong::planning_error(text, &source, &state, error);
     let statement = Statement::Query(text.query.clone());
     let plan = state.statement_to_plan(DataFusionStatement::Statement(Box::new(statement))).await.map_err(wrong)?;
+    let plan = each_key_once(plan).map_err(wrong)?;
     refuse_volatile(text, &plan)?;
     let plan = analyse(&state, plan).map_err(wrong)?;
     let found = the_aggregate(text, &plan)?;
@@ -135,7 +136,30 @@ fn analyse(state: &SessionState, plan: LogicalPlan) -> DataFusionResult<LogicalP
     let context = OptimizerContext::new_with_config_options(Arc::clone(state.config_options()));
     let context = context.with_skip_failing_rules(false);
     let simplify = Optimizer::with_rules(vec![Arc::new(SimplifyExpressions::new())]);
-    total::total(simplify.optimize(plan, &context, |_, _| {})?)
+    let plan = simplify.optimize(plan, &context, |_, _| {})?;
+    constants::check(&plan, state.config_options())?;
+    total::total(plan)
+}
+
+/// A key that GROUP BY names twice is one key: the aggregate's schema has it once.
+fn each_key_once(plan: LogicalPlan) -> DataFusionResult<LogicalPlan> {
+    let made = plan.transform_up(|node| match node {
+        LogicalPlan::Aggregate(aggregate) => {
+            let mut keys: Vec<Expr> = vec![];
+            for key in &aggregate.group_expr {
+                if !keys.contains(key) {
+                    keys.push(key.clone());
+                }
+            }
+            if keys.len() == aggregate.group_expr.len() {
+                return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
+            }
+            let made = Aggregate::try_new(aggregate.input, keys, aggregate.aggr_expr)?;
+            Ok(Transformed::yes(LogicalPlan::Aggregate(made)))
+        }
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(made.data)
 }
 
 fn refuse_volatile(text: &ViewText, plan: &LogicalPlan) -> Result<(), PipelineError> {
@@ -144,7 +168,7 @@ fn refuse_volatile(text: &ViewText, plan: &LogicalPlan) -> Result<(), PipelineEr
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
                 if let Expr::ScalarFunction(call) = expr
-                    && call.func.signature().volatility != Volatility::Immutable
+                    && (call.func.signature().volatility != Volatility::Immutable || call.func.name() == "version")
                 {
                     offender.get_or_insert_with(|| Arc::clone(&call.func));
                 }

@@ -26,7 +26,7 @@ pub(super) fn planning_error(
 ) -> PipelineError {
     let diagnostic = error.diagnostic();
     let root = error.find_root();
-    let mut message = diagnostic.map_or_else(|| root.message().into_owned(), |d| d.message.clone());
+    let mut message = readable(diagnostic.map_or_else(|| root.message().into_owned(), |d| d.message.clone()));
     let at = diagnostic.and_then(|d| d.span).map(|span| Location::new(span.start.line, span.start.column));
     let clause = if message.contains("with position") { "GROUP" } else { "SELECT" };
     let mut at = at.unwrap_or_else(|| text.place.clause(&[clause]));
@@ -35,6 +35,12 @@ pub(super) fn planning_error(
         let at = text.place.find(&[name]).map_or(at, |(_, at)| at);
         let hint = format!("it takes {candidates}; CAST(x AS type) converts an argument");
         return text.place.error(at, format!("{name} does not take these arguments: {call}"), Some(hint));
+    }
+    if let Some((name, _)) = message.split_once("() fails for every event") {
+        let words = if name == "date_part" { vec!["date_part", "extract"] } else { vec![name] };
+        let at = text.place.find(&words).map_or(at, |(_, at)| at);
+        let hint = "mend the constant among its arguments".to_string();
+        return text.place.error(at, message, Some(hint));
     }
     let hint = if let DataFusionError::SchemaError(schema_error, _) = root
         && let SchemaError::FieldNotFound { field, .. } = schema_error.as_ref()
@@ -60,6 +66,18 @@ pub(super) fn planning_error(
         columns_of(source)
     };
     text.place.error(at, lower(&message), Some(hint))
+}
+
+/// A message in one line, without the planner's own structures and its wishes for bug reports.
+pub fn readable(message: String) -> String {
+    let structure = message.contains("Span(") || message.contains(" { ") || message.contains("Location(");
+    if structure && !message.contains("Candidate functions") {
+        return "this syntax is not supported".to_string();
+    }
+    match message.split_once('\n') {
+        Some((first, _)) if !message.contains("Candidate functions") => first.trim_end_matches(':').to_string(),
+        _ => message,
+    }
 }
 
 /// The call and what could be called instead, of a call whose arguments fit no signature.

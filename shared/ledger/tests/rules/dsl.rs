@@ -113,7 +113,7 @@ pub(crate) fn body(step: &str, ledger: &Ledger) -> Body {
         "F" => {
             let ranges = ranges(rest, |at| ledger.frontier(at));
             let (versions, events) = (named.unwrap_or_else(|| ledger.active()), ranges.positions() as u64);
-            Body::Folded { ranges, versions, delta: file("delta"), events }
+            Body::Folded { ranges, versions, delta: file("delta"), events, newest_event_us: None }
         }
         "P" => {
             let plan = step.split(['@', '{', '(']).nth(1).filter(|_| step.contains('@'));

@@ -79,6 +79,7 @@ fn examples() -> Vec<(&'static str, Body)> {
                 versions: vec!["3f9a0c".into(), "77e1b2".into()],
                 delta: file("delta/a"),
                 events: 44340,
+                newest_event_us: None,
             },
         ),
         (

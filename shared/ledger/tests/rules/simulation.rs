@@ -101,6 +101,7 @@ impl World {
                 versions: seen.active(),
                 delta: file("delta"),
                 events: 1,
+                newest_event_us: None,
             }),
             2 | 3 => archivable(&seen, act).map(|ranges| Body::Archived {
                 ranges,
@@ -237,7 +238,8 @@ impl World {
         }
         if let Some(ranges) = upto(&|at| self.ledger.frontier(&p(at))) {
             let versions = self.ledger.active();
-            self.put(Body::Folded { ranges, versions, delta: file("delta"), events: 1 }).expect("it goes on");
+            self.put(Body::Folded { ranges, versions, delta: file("delta"), events: 1, newest_event_us: None })
+                .expect("it goes on");
         }
         let now = self.ledger.clone();
         if let Some(body) = self.plan(&now, Act { role: 4, what: 1, a: i64::MAX, b: 0, c: 1 }) {
