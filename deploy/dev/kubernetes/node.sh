@@ -182,7 +182,7 @@ k wait --for=condition=Complete job/now --timeout=120s >/dev/null
 offsets=$(lines $first $second | produce --output json | sed -n 's/.*"offsets":"\([^"]*\)".*/\1/p')
 
 # --- merged answers through the Service -----------------------------------------------------------------------------------
-service=http://$(k get service bifold-serve -o jsonpath='{.spec.clusterIP}'):7070
+service=http://$(k get service bifold -o jsonpath='{.spec.clusterIP}'):7070
 ask() { in_space curl -sS -m 20 -o "$work/answer" -w '%{http_code}' "$service/v1/sql" -d "$1"; }
 code=$(ask '{"sql": "SELECT kind, sum(n) AS n, sum(amount) AS amount FROM by_minute GROUP BY kind ORDER BY kind", "at_least": "'"$offsets"'"}')
 [ "$code" = 200 ] || { cat "$work/answer"; exit 1; }
@@ -212,37 +212,35 @@ echo "node: every role runs under its memory limit and is probed by /healthz and
 # --- restarts under queries --------------------------------------------------------------------------------------------------
 # A poller asks again and again; every answer must count exactly the offsets that it covers.
 cat >"$work/poll.py" <<'PYTHON'
-import json, sys, time, urllib.error, urllib.request
-service, out, stop = sys.argv[1:]
-body = json.dumps({"sql": "SELECT coalesce(sum(n), 0) AS n, coalesce(sum(amount), 0) AS amount FROM by_minute", "timeout_ms": 5000}).encode()
-asked = wrong = failed = lower = 0
-statuses, most = {}, 0
-import os
-while not os.path.exists(stop):
-    asked += 1
+import collections, json, sys, time, urllib.error, urllib.request
+service, out, phases = sys.argv[1:]
+body = json.dumps({"sql": "SELECT coalesce(sum(n), 0) AS n FROM by_minute", "timeout_ms": 5000}).encode()
+counted, most = collections.defaultdict(collections.Counter), 0
+while (phase := open(phases).read().strip()) != "stop":
+    count = counted[phase]
+    count["asked"] += 1
     try:
         request = urllib.request.Request(service + "/v1/sql", body, {"Content-Type": "application/json"})
         answer = json.load(urllib.request.urlopen(request, timeout=10))
         covered = sum(p["speed"][1] - p["batch"][0] for p in answer["coverage"][0]["partitions"])
-        wrong += answer["rows"][0]["n"] != covered
-        lower += covered < most
+        count["wrong"] += answer["rows"][0]["n"] != covered
+        count["covering less than one before"] += covered < most
         most = max(most, covered)
     except urllib.error.HTTPError as error:
-        failed += 1
-        slug = json.load(error).get("type", str(error.code))
-        statuses[slug] = statuses.get(slug, 0) + 1
+        count["failed: " + json.load(error).get("type", str(error.code))] += 1
     except Exception as error:
-        failed += 1
-        statuses[type(error).__name__] = statuses.get(type(error).__name__, 0) + 1
+        count["failed: " + type(error).__name__] += 1
     time.sleep(0.01)
-json.dump({"asked": asked, "wrong": wrong, "failed": failed, "covering less than an earlier one": lower, "why": statuses}, open(out, "w"))
+json.dump({phase: {what: n for what, n in count.items() if n or what == "wrong"} for phase, count in counted.items()}, open(out, "w"))
 PYTHON
 third=90000
-in_space python3 "$work/poll.py" "$service" "$work/polled.json" "$work/stop" &
+echo "before" >"$work/phase"
+in_space python3 "$work/poll.py" "$service" "$work/polled.json" "$work/phase" &
 poller=$!
 lines $second $third | produce --rate 1000 >"$work/produced.json" &
 producer=$!
 for role in deployment/bifold-serve statefulset/bifold-speed deployment/bifold-collect; do
+    echo "rollout of ${role#*/bifold-}" >"$work/phase"
     k rollout restart $role >/dev/null
     k rollout status $role --timeout=120s >/dev/null
     echo "node: $role was restarted by rollout, after ${SECONDS} s"
@@ -251,6 +249,7 @@ for role in speed collect serve; do
     before=$(k get pods -l app.kubernetes.io/component=$role -o jsonpath='{.items[0].status.containerStatuses[0].restartCount}')
     pod=$(k get pods -l app.kubernetes.io/component=$role -o jsonpath='{.items[0].metadata.name}')
     uid=$(k get pod "$pod" -o jsonpath='{.metadata.uid}')
+    echo "kill -9 of $role" >"$work/phase"
     # The pod's processes are those of its cgroup; the pause container sleeps.
     for process in $(pgrep -f "bifold $role"); do
         if grep -q "pod$uid" "/proc/$process/cgroup"; then kill -9 "$process"; fi
@@ -259,10 +258,11 @@ for role in speed collect serve; do
     wait_for 90 "$role to be started again" again
     echo "node: $role was killed by -9 and started again by the kubelet, after ${SECONDS} s"
 done
+echo "batch run" >"$work/phase"
 k create job --from=cronjob/bifold-batch again >/dev/null
 k wait --for=condition=Complete job/again --timeout=120s >/dev/null
 wait "$producer"
-touch "$work/stop"
+echo stop >"$work/phase"
 wait "$poller"
 offsets=$(sed -n 's/.*"offsets":"\([^"]*\)".*/\1/p' "$work/produced.json")
 code=$(ask '{"sql": "SELECT sum(n) AS n, sum(amount) AS amount FROM by_minute", "at_least": "'"$offsets"'", "timeout_ms": 20000}')
@@ -271,8 +271,9 @@ python3 - "$work/answer" "$work/polled.json" $third <<'PYTHON'
 import json, sys
 answer, polled, events = json.load(open(sys.argv[1])), json.load(open(sys.argv[2])), int(sys.argv[3])
 assert answer["rows"] == [{"n": events, "amount": events * (events - 1) // 2}], answer["rows"]
-print(f"node: under restarts of every role: {polled}")
-assert polled["asked"] > 100 and polled["wrong"] == 0, polled
+for phase, count in polled.items():
+    print(f"node: answers during {phase}: {count}")
+assert sum(count["asked"] for count in polled.values()) > 100 and not any(count["wrong"] for count in polled.values()), polled
 PYTHON
 k logs job/again | tail -n 1
 in_space helm uninstall bifold -n bifold --wait --timeout 60s >/dev/null
