@@ -113,6 +113,7 @@ pub(crate) async fn serve(common: &Common, service: &Service) -> Result<(), Exit
     refuse_open_listener(&context.config)?;
     let (listener, address) = bind(&context.config.serve.listen, "serve.listen").await?;
     let mut role = Role::new("serve", address, true);
+    role.drain = context.config.serve.drain;
     let log = open_log(&context, &role).await?;
     let metrics = install_metrics();
     let speed = context.config.serve.speed.iter().map(|url| Arc::new(HttpSpeed::new(url)) as Arc<dyn SpeedSource>);

@@ -19,6 +19,7 @@ pub mod problem;
 pub mod snapshot;
 pub mod speed;
 pub mod sql;
+mod sum;
 mod threads;
 
 pub use api::routes;

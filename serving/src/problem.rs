@@ -90,6 +90,12 @@ impl Problem {
             .with("hint", "cast the argument to DECIMAL in the view")
     }
 
+    /// A sum of a query that its type does not hold.
+    pub fn query_overflow(detail: &str) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "overflow", "A value overflows its type", detail)
+            .with("hint", "cast the argument to DECIMAL(38, 0) in the query")
+    }
+
     /// The query took too long.
     pub fn timeout(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", "The query took too long", detail)

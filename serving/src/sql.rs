@@ -28,6 +28,7 @@ use crate::catalog::Catalog;
 use crate::clauses::passed_over;
 use crate::problem::Problem;
 use crate::snapshot::{AtLeast, ViewAnswer, answer};
+use crate::sum::{Overflow, sum};
 use crate::threads::while_awaited;
 
 /// The longest query: planning recurses once per operator of a chain, and the stack is finite.
@@ -141,6 +142,7 @@ pub fn context_of(
     memory: u64,
 ) -> Result<SessionContext, Problem> {
     let context = catalog.engine.query_context(memory).map_err(|e| Problem::internal(e.to_string()))?;
+    context.register_udaf(sum());
     for (name, answer) in answers {
         let fields = answer.view.output.fields().iter().map(|f| f.as_ref().clone().with_nullable(true));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
@@ -232,6 +234,7 @@ pub fn wrong(error: &DataFusionError) -> Problem {
     };
     let message = readable(message);
     match root {
+        DataFusionError::External(inner) if inner.is::<Overflow>() => Problem::query_overflow(&inner.to_string()),
         DataFusionError::ResourcesExhausted(_) => {
             Problem::limit(format!("the query needs more memory than serve.query_memory: {message}"))
         }

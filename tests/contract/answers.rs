@@ -99,3 +99,62 @@ fn what_would_be_passed_over_is_refused() {
     let body = up.sql("SELECT CASE WHEN k = 'a' THEN c ELSE 1.5 END AS x FROM v", Some(&offsets)).json();
     assert_eq!((&body["columns"][0]["type"], &body["rows"][0]["x"]), (&"double".into(), &1.0.into()), "{body}");
 }
+
+#[test]
+fn sums_of_a_query_are_exact_or_an_error() {
+    let case = Case::new(PIPELINE);
+    case.create_topic(1);
+    let up = case.start("up");
+    let most = i64::MAX;
+    let lines = ["a", "b", "c"].map(|k| {
+        let n = if k == "c" { -1 } else { most };
+        format!(r#"{{"t":"2026-01-01T00:00:00Z","k":"{k}","n":{n}}}"#)
+    });
+    let offsets = case.produce(&up, "e", &lines.each_ref().map(String::as_str));
+    for sql in [
+        "SELECT sum(s) AS x FROM v",
+        "SELECT k > 'b' AS late, sum(s) AS x FROM v GROUP BY 1",
+        "SELECT k, sum(s) OVER (ORDER BY k) AS x FROM v",
+        "SELECT sum(DISTINCT s + length(k) - length(k)) + sum(s) AS x FROM v",
+    ] {
+        let reply = up.sql(sql, Some(&offsets));
+        assert_eq!(reply.status, 422, "{sql}: {}", reply.text);
+        assert_eq!(reply.json()["type"], "/problems/overflow", "{sql}: {}", reply.text);
+    }
+    let exact = [
+        (
+            "SELECT sum(CAST(s AS DECIMAL(38, 0))) AS x FROM v",
+            serde_json::json!((2 * i128::from(most) - 1).to_string()),
+        ),
+        ("SELECT sum(s) AS x FROM v WHERE k > 'a'", serde_json::json!(most - 1)),
+        ("SELECT sum(s) AS x FROM v WHERE k > 'z'", serde_json::Value::Null),
+        ("SELECT sum(DISTINCT s) AS x FROM v", serde_json::json!(most - 1)),
+        // The frame slides: what was beyond the type comes back into it.
+        (
+            "SELECT max(x) AS x FROM (SELECT sum(s) OVER (ORDER BY k DESC ROWS 1 PRECEDING) AS x FROM v WHERE k <> 'a')",
+            serde_json::json!(most - 1),
+        ),
+    ];
+    for (sql, x) in exact {
+        assert_eq!(up.rows(sql, &offsets), [serde_json::json!({"x": x})], "{sql}");
+    }
+}
+
+#[test]
+fn one_value_cannot_take_all_memory() {
+    let case = Case::new(PIPELINE);
+    case.create_topic(1);
+    let up = case.start("up");
+    let offsets = case.produce(&up, "e", &FAR[..1]);
+    for sql in [
+        "SELECT repeat('x', 2000000000) AS x FROM v",
+        "SELECT repeat(k, 2000000000) AS x FROM v",
+        "SELECT length(lpad(k, 1000000000, 'x')) AS x FROM v",
+        "SELECT count(*) AS x FROM unnest(range(1, 1000000000)) AS t(v)",
+    ] {
+        let reply = up.sql(sql, Some(&offsets));
+        assert_eq!(reply.status, 422, "{sql}: {}", reply.text);
+        assert!(reply.text.contains("asks for"), "{sql}: {}", reply.text);
+    }
+    assert_eq!(up.rows("SELECT length(repeat(k, 100000)) AS x FROM v", &offsets), [serde_json::json!({"x": 100_000})]);
+}

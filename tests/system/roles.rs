@@ -306,3 +306,41 @@ fn of_two_speed_processes_and_two_collectors_one_wins_each_commit() {
         println!("{source}: folded by {}, archived by {}", writers("folded").len(), writers("archived").len());
     }
 }
+
+#[test]
+fn serve_drains_and_does_without_a_speed_instance_that_hangs() {
+    let Some(case) = case() else { return };
+    let roles = Roles::new(&case);
+    let (_collect, speed) = (roles.start("collect"), roles.start("speed"));
+    let mut serve = roles.spawn("serve", &[("BIFOLD_SERVE__DRAIN", "4s")]);
+    serve.wait_ready();
+    produce(&case, 0..200);
+    check(&serve, 0..200);
+    let signal = |name: &str, process: u32| {
+        assert!(Command::new("kill").args([name, &process.to_string()]).status().expect("kill runs").success());
+    };
+    // A process that is stopped takes connections and says nothing: answers end at what is durable.
+    signal("-STOP", speed.child.id());
+    for _ in 0..3 {
+        let reply = serve.sql("SELECT c FROM total", None);
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        let body = reply.json();
+        let covered: i64 = body["coverage"][0]["partitions"]
+            .as_array()
+            .expect("partitions")
+            .iter()
+            .map(|part| part["speed"][1].as_i64().unwrap_or(0) - part["batch"][0].as_i64().unwrap_or(0))
+            .sum();
+        let counted = body["rows"][0]["c"].as_i64().expect("a count");
+        // Markers and tombstones are covered and not counted.
+        assert!(counted <= covered && counted <= 200, "{body}");
+    }
+    signal("-CONT", speed.child.id());
+    check(&serve, 0..200);
+    // Told to end it answers on, not ready, and then ends well.
+    signal("-TERM", serve.child.id());
+    serve.wait("it says that it ends", |serve| serve.get("/readyz").status == 503);
+    assert!(serve.get("/readyz").text.contains("told to end"), "{}", serve.get("/readyz").text);
+    check(&serve, 0..200);
+    assert_eq!(serve.wait_exit(Duration::from_secs(30)), Some(0), "{}", serve.stderr());
+}

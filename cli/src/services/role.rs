@@ -31,6 +31,8 @@ pub(crate) struct Role {
     pub(crate) shutdown: Shutdown,
     address: SocketAddr,
     announce: bool,
+    /// How long requests are still taken after the signal to end.
+    pub(crate) drain: Duration,
     /// How components tell that they have ended; each sends once.
     ended: (mpsc::UnboundedSender<Ended>, mpsc::UnboundedReceiver<Ended>),
     running: BTreeSet<String>,
@@ -44,6 +46,7 @@ impl Role {
             shutdown: Shutdown::new(),
             address,
             announce,
+            drain: Duration::ZERO,
             ended: mpsc::unbounded_channel(),
             running: BTreeSet::new(),
         }
@@ -115,6 +118,9 @@ impl Role {
                     self.say_ready()?;
                 }
                 let failed = self.wait_signal().await;
+                if failed.is_ok() {
+                    self.drain().await?;
+                }
                 let ended = self.end().await;
                 failed.and(ended)
             }
@@ -124,6 +130,20 @@ impl Role {
                 let _ = self.end().await;
                 Err(failure)
             }
+        }
+    }
+
+    /// Goes on answering for a while, not ready any more, so that those who balance load can turn away. A second signal ends it.
+    async fn drain(&mut self) -> Result<(), Exit> {
+        if self.drain.is_zero() {
+            return Ok(());
+        }
+        self.readiness.component("process").waiting("it was told to end");
+        let mut signals = Signals::new()?;
+        tokio::select! {
+            () = tokio::time::sleep(self.drain) => Ok(()),
+            () = signals.next() => Ok(()),
+            Some((name, done)) = self.ended.1.recv() => self.note_end(name, done),
         }
     }
 

@@ -127,6 +127,8 @@ pub struct Serve {
     pub query_memory: u64,
     /// The most rows of an answer.
     pub max_result_rows: u64,
+    /// How long it goes on answering after it was told to end.
+    pub drain: Duration,
     /// Whether to serve beyond loopback without authentication.
     pub allow_anonymous: bool,
 }

@@ -133,6 +133,7 @@ fn typed(values: &Values) -> Result<Config, Error> {
             query_timeout: values.interval("serve.query_timeout")?,
             query_memory: values.size("serve.query_memory")?,
             max_result_rows: values.integer("serve.max_result_rows", 1)?,
+            drain: values.at_most("serve.drain", std::time::Duration::from_secs(20))?,
             allow_anonymous: values.boolean("serve.allow_anonymous")?,
         },
     })

@@ -57,6 +57,14 @@ impl Values {
         })
     }
 
+    /// A duration up to `most`.
+    pub(crate) fn at_most(&self, key: &str, most: Duration) -> Result<Duration, Error> {
+        match self.duration(key)? {
+            duration if duration > most => Err(self.wrong(key, format!("can be {most:?} at most"))),
+            duration => Ok(duration),
+        }
+    }
+
     /// A duration above zero: an interval.
     pub(crate) fn interval(&self, key: &str) -> Result<Duration, Error> {
         match self.duration(key)? {

@@ -68,6 +68,9 @@ impl Engine {
         for function in functions::scalars() {
             context.register_udf((*function).clone());
         }
+        for function in functions::bounded(context.state().scalar_functions()) {
+            context.register_udf(function);
+        }
         for function in functions::aggregates() {
             context.register_udaf((*function).clone());
         }

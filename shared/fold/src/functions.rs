@@ -7,6 +7,7 @@ mod size;
 mod tumble;
 mod windows;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
@@ -19,6 +20,11 @@ pub(crate) fn scalars() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::from(windows::DateBin::new())),
         Arc::new(ScalarUDF::from(windows::DateTrunc::new())),
     ]
+}
+
+/// Functions as queries have them: those that could take all memory with one value fail before they do.
+pub(crate) fn bounded(originals: &HashMap<String, Arc<ScalarUDF>>) -> Vec<ScalarUDF> {
+    size::JUDGED.iter().filter_map(|name| originals.get(*name)).map(|of| or_null::bounded(Arc::clone(of))).collect()
 }
 
 /// Aggregates that bifold adds, or puts in the place of DataFusion's.

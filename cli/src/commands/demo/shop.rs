@@ -27,6 +27,7 @@ const RECENT: usize = 1_000;
 
 /// An endless stream of events.
 pub(super) struct Shop {
+    seed: u64,
     random: StdRng,
     /// The event time that the next event lies about.
     now: DateTime<Utc>,
@@ -58,7 +59,8 @@ enum Step {
 impl Shop {
     pub(super) fn new(seed: u64, start: DateTime<Utc>) -> Self {
         let random = StdRng::seed_from_u64(seed);
-        let mut shop = Self { random, now: start, visits: vec![], visits_begun: 0, events: 0, recent: VecDeque::new() };
+        let mut shop =
+            Self { seed, random, now: start, visits: vec![], visits_begun: 0, events: 0, recent: VecDeque::new() };
         for _ in 0..PRESENT {
             let visit = shop.visit();
             shop.visits.push(visit);
@@ -120,7 +122,7 @@ impl Shop {
         };
         let searching = matches!(step, Step::Search);
         let mut record = json!({
-            "event_id": format!("e{}", self.events),
+            "event_id": format!("e{}-{}", self.seed, self.events),
             "time": (self.now - late).to_rfc3339_opts(SecondsFormat::Millis, true),
             "event": name,
             "user": format!("u{}", visit.user),

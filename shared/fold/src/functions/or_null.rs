@@ -31,27 +31,33 @@ use super::size;
 
 /// The call of a function, total.
 pub(crate) fn function(call: ScalarFunction) -> Expr {
-    if call.func.inner().downcast_ref::<OrNull>().is_some() {
-        return Expr::ScalarFunction(call);
-    }
-    let signature = call.func.signature().clone();
-    let total = OrNull { original: Original::Function(call.func), signature, warned: AtomicBool::new(false) };
+    let original = match call.func.inner().downcast_ref::<OrNull>() {
+        Some(OrNull { failing: Failing::IsNull, .. }) => return Expr::ScalarFunction(call),
+        Some(OrNull { original: Original::Function(original), .. }) => Arc::clone(original),
+        _ => call.func,
+    };
+    let total = OrNull::of(original, Failing::IsNull);
     Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(ScalarUDF::from(total)), call.args))
+}
+
+/// A function that fails, as the original does, and also where what a batch asks for is more than memory should hold.
+pub(super) fn bounded(original: Arc<ScalarUDF>) -> ScalarUDF {
+    ScalarUDF::from(OrNull::of(original, Failing::Fails))
 }
 
 /// An operator's expression, total.
 pub(crate) fn operator(BinaryExpr { left, op, right }: BinaryExpr) -> Expr {
     let original = Original::Operator { op, name: op.to_string() };
-    let total =
-        OrNull { original, signature: Signature::any(2, Volatility::Immutable), warned: AtomicBool::new(false) };
+    let signature = Signature::any(2, Volatility::Immutable);
+    let total = OrNull { original, signature, failing: Failing::IsNull, warned: AtomicBool::new(false) };
     Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(ScalarUDF::from(total)), vec![*left, *right]))
 }
 
 /// A cast, total also where `TRY_CAST` fails: for times that no calendar has, for what lies inside lists.
 pub(crate) fn cast(expr: Expr, to: DataType) -> Expr {
     let original = Original::Cast { name: format!("cast to {to}"), to };
-    let total =
-        OrNull { original, signature: Signature::any(1, Volatility::Immutable), warned: AtomicBool::new(false) };
+    let signature = Signature::any(1, Volatility::Immutable);
+    let total = OrNull { original, signature, failing: Failing::IsNull, warned: AtomicBool::new(false) };
     Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(ScalarUDF::from(total)), vec![expr]))
 }
 
@@ -59,8 +65,18 @@ pub(crate) fn cast(expr: Expr, to: DataType) -> Expr {
 struct OrNull {
     original: Original,
     signature: Signature,
+    failing: Failing,
     /// Whether a failure has been told of.
     warned: AtomicBool,
+}
+
+/// What a failing row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Failing {
+    /// NULL: in views.
+    IsNull,
+    /// A failure: in queries.
+    Fails,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -72,7 +88,7 @@ enum Original {
 
 impl PartialEq for OrNull {
     fn eq(&self, other: &Self) -> bool {
-        self.original == other.original
+        self.original == other.original && self.failing == other.failing
     }
 }
 
@@ -81,13 +97,23 @@ impl Eq for OrNull {}
 impl Hash for OrNull {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.original.hash(state);
+        self.failing.hash(state);
     }
 }
 
 impl OrNull {
+    fn of(original: Arc<ScalarUDF>, failing: Failing) -> Self {
+        let signature = original.signature().clone();
+        Self { original: Original::Function(original), signature, failing, warned: AtomicBool::new(false) }
+    }
+
     /// What the original makes of these rows; a panic is a failure like others.
     fn attempt(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        size::check(self.name(), &args.args)?;
+        let bound = match self.failing {
+            Failing::IsNull => size::Bound::Each,
+            Failing::Fails => size::Bound::Together { rows: args.number_rows },
+        };
+        size::check(self.name(), &args.args, bound)?;
         without_panic(|| match &self.original {
             Original::Function(function) => function.invoke_with_args(args),
             Original::Operator { op, .. } => operate(args, |operands| match operands {
@@ -223,8 +249,10 @@ impl ScalarUDFImpl for OrNull {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        if let Ok(value) = self.attempt(args.clone()) {
-            return Ok(value);
+        match (self.attempt(args.clone()), self.failing) {
+            (Ok(value), _) => return Ok(value),
+            (Err(failure), Failing::Fails) => return Err(failure),
+            (Err(_), Failing::IsNull) => {}
         }
         if args.args.iter().all(|value| matches!(value, ColumnarValue::Scalar(_))) {
             let made = self.halves(&args, 0, 1)?;
@@ -259,7 +287,12 @@ impl ScalarUDFImpl for OrNull {
         let updated = Arc::new(function.inner().with_updated_config(config)?);
         let signature = updated.signature().clone();
         let warned = AtomicBool::new(self.warned.load(Ordering::Relaxed));
-        Some(ScalarUDF::from(OrNull { original: Original::Function(updated), signature, warned }))
+        Some(ScalarUDF::from(OrNull {
+            original: Original::Function(updated),
+            signature,
+            failing: self.failing,
+            warned,
+        }))
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {

@@ -6,7 +6,7 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::compute::kernels::length::length;
 use arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
-use datafusion::common::{Result, exec_err};
+use datafusion::common::{Result, exec_err, resources_err};
 use datafusion::logical_expr::ColumnarValue;
 
 /// The longest value, in bytes or elements, that a view makes of lengths that its arguments give.
@@ -14,8 +14,40 @@ pub(crate) const LONGEST: i64 = 1 << 16;
 /// The same for functions whose arguments give the most that a value may become, which it seldom does.
 const LONGEST_AT_MOST: i64 = 1 << 26;
 
+/// The functions that are judged.
+pub(super) const JUDGED: [&str; 11] = [
+    "array_repeat",
+    "array_resize",
+    "array_to_string",
+    "generate_series",
+    "lpad",
+    "range",
+    "regexp_replace",
+    "repeat",
+    "replace",
+    "rpad",
+    "space",
+];
+
+/// What calls may ask for.
+#[derive(Clone, Copy)]
+pub(super) enum Bound {
+    /// In an event: each value is bounded.
+    Each,
+    /// In a query: what all rows of a batch ask for together.
+    Together {
+        /// The rows of the batch.
+        rows: usize,
+    },
+}
+
+/// The most bytes or elements that a batch of a query may ask for.
+const MOST_TOGETHER: i128 = 1 << 26;
+
 /// Fails if a row of a call asks for too much.
-pub(super) fn check(function: &str, args: &[ColumnarValue]) -> Result<()> {
+pub(super) fn check(function: &str, args: &[ColumnarValue], bound: Bound) -> Result<()> {
+    let at_most = |function: &str, most, length, times| at_most(function, most, length, times, bound);
+    let series = |function: &str, from, to, step| series(function, from, to, step, bound);
     match (function, args) {
         ("lpad" | "rpad" | "array_resize", [_, asked, ..]) | ("space", [asked]) => {
             at_most(function, LONGEST, numbers(asked)?, one())
@@ -50,26 +82,43 @@ fn at(values: &Numbers, row: usize) -> Option<i128> {
     value.map(i128::from)
 }
 
-fn at_most(function: &str, most: i64, length: Numbers, times: Numbers) -> Result<()> {
-    for row in 0..length.len().max(times.len()) {
-        let (Some(length), Some(times)) = (at(&length, row), at(&times, row)) else { continue };
-        if length * times > i128::from(most) {
-            return exec_err!("{function} asks for {} in one value; the most is {most}", length * times);
+fn at_most(function: &str, most: i64, length: Numbers, times: Numbers, bound: Bound) -> Result<()> {
+    let rows = length.len().max(times.len());
+    let asked = (0..rows).filter_map(|row| Some(at(&length, row)? * at(&times, row)?));
+    judge(function, asked, rows, most, bound)
+}
+
+/// Judges what each row asks for.
+fn judge(function: &str, asked: impl Iterator<Item = i128>, rows: usize, most: i64, bound: Bound) -> Result<()> {
+    match bound {
+        Bound::Each => {
+            for asked in asked {
+                if asked > i128::from(most) {
+                    return exec_err!("{function} asks for {asked} in one value; the most is {most}");
+                }
+            }
+        }
+        Bound::Together { rows: all } => {
+            // One row of constants stands for all.
+            let times = if rows == 1 { all.max(1) as i128 } else { 1 };
+            let together = asked.map(|asked| asked.max(0)).sum::<i128>() * times;
+            // Few of the replacements that are possible happen.
+            let together = if most == LONGEST_AT_MOST { together / 64 } else { together };
+            if together > MOST_TOGETHER {
+                return resources_err!(
+                    "{function} asks for {together} bytes or elements at once; the most is {MOST_TOGETHER}"
+                );
+            }
         }
     }
     Ok(())
 }
 
 /// A series of numbers or of times.
-fn series(function: &str, from: Numbers, to: Numbers, step: Numbers) -> Result<()> {
-    for row in 0..from.len().max(to.len()).max(step.len()) {
-        let (Some(from), Some(to), Some(step)) = (at(&from, row), at(&to, row), at(&step, row)) else { continue };
-        let length = (to - from).abs() / step.abs().max(1);
-        if length > i128::from(LONGEST) {
-            return exec_err!("{function} asks for {length} values in one; the most is {LONGEST}");
-        }
-    }
-    Ok(())
+fn series(function: &str, from: Numbers, to: Numbers, step: Numbers, bound: Bound) -> Result<()> {
+    let rows = from.len().max(to.len()).max(step.len());
+    let length = |row| Some((at(&to, row)? - at(&from, row)?).abs() / at(&step, row)?.abs().max(1));
+    judge(function, (0..rows).filter_map(length), rows, LONGEST, bound)
 }
 
 /// Lengths of texts in bytes, and of lists in elements; anything else is of length 1.
