@@ -412,6 +412,44 @@ def freshness(bench, name, events):
     return times
 
 
+# --- profiles of the rows where bifold is not always first ---------------------------------------------------------------
+
+
+def hottest(data):
+    """The functions that take most of a profile, each with its share."""
+    report = subprocess.run(
+        ["perf", "report", "-i", data, "--stdio", "--no-children", "-g", "none", "--percent-limit", "1.5", "-F", "overhead,symbol"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    lines = [line.strip() for line in report.splitlines() if line.strip() and not line.startswith("#")]
+    return [re.sub(r"\s+\[[.k]\] ", "  ", line)[:150] for line in lines[:20]]
+
+
+def profiles(bench, prepared):
+    """A profile of a full recompute with count(DISTINCT), and of `serve` answering the dashboard's query."""
+    folder, _ = prepared["archive"]
+    data = bench.folder / "batch.perf"
+    bench.measured("profile", ["perf", "record", "-q", "-F", "997", "-o", data, *bench.bifold(folder, "batch", "run", "--full", "--view", "distinct")])
+    found = {"full recompute, count(DISTINCT)": hottest(data)}
+    merged_folder, speed = prepared["merged"]
+    serve, address = bench.service(merged_folder, "serve", speed=speed)
+    client = Client(address)
+    text = "SELECT region, sum(n) AS n, sum(s) AS s FROM plain GROUP BY region ORDER BY region"
+    client.sql(text, at_least="latest")
+    data = bench.folder / "serve.perf"
+    perf = subprocess.Popen(["perf", "record", "-q", "-F", "997", "-o", data, "-p", str(serve.pid)])
+    time.sleep(0.5)
+    for _ in range(2_000):
+        client.sql(text)
+    perf.send_signal(signal.SIGINT)
+    perf.wait()
+    bench.stop(serve)
+    found["a query's latency"] = hottest(data)
+    return found
+
+
 # --- the run and its report --------------------------------------------------------------------------------------------
 
 
@@ -572,6 +610,7 @@ def main():
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--only", default=",".join(TITLES))
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--profile", action="store_true", help="profiles of bifold instead (needs perf)")
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {1})
     os.environ["TZ"] = "UTC"
@@ -586,6 +625,10 @@ def main():
             "archive": archive(bench, "compare-big", events),
             "merged": merged(bench, "compare-merged", events),
         }
+        if arguments.profile:
+            for row, functions in profiles(bench, prepared).items():
+                print(f"{row}:", *functions, sep="\n  ")
+            return
         runs = []
         for number in range(arguments.runs):
             print(f"run {number + 1} of {arguments.runs}", flush=True)
