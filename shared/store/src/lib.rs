@@ -15,6 +15,7 @@ pub mod journal;
 pub mod layout;
 pub mod open;
 mod probe;
+mod profile;
 
 pub use error::{Error, Kind};
 pub use files::SourceFiles;

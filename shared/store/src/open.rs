@@ -11,10 +11,11 @@ use object_store::path::Path;
 use object_store::{ObjectStore, RetryConfig};
 
 use crate::error::Error;
+use crate::profile::with_profile;
 
 /// Opens the store at `url` (`file://`, `s3://`, `gs://`, `az://`) and gives the path below which bifold's objects
 /// lie. Credentials and endpoints come from the environment, by the names each cloud's own tools use
-/// (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT`, …).
+/// (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT`, …); for S3 also from the AWS command line's profiles.
 ///
 /// # Errors
 /// A URL that cannot be used, or a directory that cannot be made.
@@ -28,7 +29,11 @@ pub fn open(url: &str) -> Result<(Arc<dyn ObjectStore>, Path), Error> {
     let parsed: url::Url = url.parse().map_err(|e| failed(format!("{e}")))?;
     let root = Path::from_url_path(parsed.path()).map_err(|e| failed(e.to_string()))?;
     let store: Result<Arc<dyn ObjectStore>, object_store::Error> = match parsed.scheme() {
-        "s3" => AmazonS3Builder::from_env().with_url(url).with_retry(retry()).build().map(|s| Arc::new(s) as _),
+        "s3" => {
+            let builder =
+                with_profile(AmazonS3Builder::from_env(), &|name| std::env::var(name).ok()).map_err(failed)?;
+            builder.with_url(url).with_retry(retry()).build().map(|s| Arc::new(s) as _)
+        }
         "gs" => {
             GoogleCloudStorageBuilder::from_env().with_url(url).with_retry(retry()).build().map(|s| Arc::new(s) as _)
         }

@@ -2,9 +2,10 @@
 
 use std::ops::ControlFlow;
 
+use datafusion::execution::SessionState;
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, GroupByExpr, Query, Select, SelectItem, SetExpr, Spanned, TableFactor, TableWithJoins, Visit,
-    Visitor,
+    Distinct, DuplicateTreatment, Expr, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments,
+    GroupByExpr, Query, Select, SelectItem, SetExpr, Spanned, TableFactor, TableWithJoins, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::Location;
 
@@ -147,6 +148,17 @@ fn table_of(view: &ViewText, table: &TableWithJoins) -> Result<Read, PipelineErr
     Ok(Read { source: normal(ident), at })
 }
 
+/// Clauses of calls that the planner reads and passes over. It comes after planning, when every name is known.
+pub(super) fn passed_over(view: &ViewText, state: &SessionState) -> Result<(), PipelineError> {
+    match view.query.visit(&mut Calls(state)) {
+        ControlFlow::Break(offence) => {
+            let hint = "leave it out".to_string();
+            Err(view.place.error(offence.at, offence.message, Some(hint)))
+        }
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
 /// Equal output names could not be told apart in a query.
 fn distinct_names(view: &ViewText, select: &Select) -> Result<(), PipelineError> {
     let mut names: Vec<String> = vec![];
@@ -182,6 +194,44 @@ struct Nested;
 struct Offence {
     at: Location,
     message: String,
+}
+
+/// Finds calls with clauses that mean nothing there.
+struct Calls<'a>(&'a SessionState);
+
+impl Visitor for Calls<'_> {
+    type Break = Offence;
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Offence> {
+        let Expr::Function(call) = expr else { return ControlFlow::Continue(()) };
+        let name = call.name.to_string().to_lowercase();
+        let of = |what: &str| {
+            let message = format!("{}() does not take {what}", call.name);
+            ControlFlow::Break(Offence { at: call.name.span().start, message })
+        };
+        if !matches!(call.parameters, FunctionArguments::None) {
+            return of("parameters before its arguments");
+        }
+        let FunctionArguments::List(arguments) = &call.args else { return ControlFlow::Continue(()) };
+        let distinct = arguments.duplicate_treatment == Some(DuplicateTreatment::Distinct);
+        let all = arguments.args.iter().any(|arg| matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Wildcard)));
+        if distinct && all {
+            return of("DISTINCT *");
+        }
+        if self.0.aggregate_functions().contains_key(&name) {
+            return ControlFlow::Continue(());
+        }
+        if distinct {
+            return of("DISTINCT");
+        }
+        if call.filter.is_some() {
+            return of("FILTER");
+        }
+        if arguments.clauses.iter().any(|clause| matches!(clause, FunctionArgumentClause::OrderBy(_))) {
+            return of("ORDER BY");
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 impl Visitor for Nested {

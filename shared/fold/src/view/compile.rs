@@ -66,6 +66,7 @@ pub async fn compile(engine: &Engine, pipeline: &Pipeline, text: &ViewText) -> R
     let wrong = |error: DataFusionError| wrong::planning_error(text, &source, &state, error);
     let statement = Statement::Query(text.query.clone());
     let plan = state.statement_to_plan(DataFusionStatement::Statement(Box::new(statement))).await.map_err(wrong)?;
+    check::passed_over(text, &state)?;
     let plan = each_key_once(plan).map_err(wrong)?;
     refuse_volatile(text, &plan)?;
     let plan = analyse(&state, plan).map_err(wrong)?;
