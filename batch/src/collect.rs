@@ -31,6 +31,8 @@ use buffer::Buffer;
 const POLL_RECORDS: usize = 10_000;
 /// How long a poll waits.
 const POLL_WAIT: Duration = Duration::from_millis(100);
+/// How long nothing came when the stream is said to pause.
+const PAUSE: Duration = Duration::from_millis(500);
 /// How often partitions, topic ids and lag are asked for.
 const SURVEY_EVERY: Duration = Duration::from_secs(5);
 /// Bytes that wait in memory at most.
@@ -123,6 +125,8 @@ impl Collector {
         self.report_lag(&ledger, &found);
         let mut buffer = Buffer::new(Arc::clone(&self.source));
         let mut next_survey = Instant::now();
+        // A pause in the stream is a good moment, if the last flush was long enough ago.
+        let (mut last_record, mut next_early) = (Instant::now(), Instant::now());
         loop {
             if stopped.is_empty() {
                 self.component.ready();
@@ -131,6 +135,9 @@ impl Collector {
             }
             match reader.poll(POLL_RECORDS, POLL_WAIT) {
                 Ok(chunk) => {
+                    if !chunk.is_empty() {
+                        last_record = Instant::now();
+                    }
                     let ledger = journal.ledger();
                     buffer.push(&chunk, |at| ledger.archived(at));
                 }
@@ -142,6 +149,7 @@ impl Collector {
             }
             let stopping = shutdown.is_cancelled();
             let due = buffer.age() >= self.options.flush_interval
+                || (last_record.elapsed() >= PAUSE && Instant::now() >= next_early)
                 || buffer.rows() as u64 >= self.options.flush_rows
                 || buffer.bytes() >= BUFFER_BYTES;
             if (due || stopping) && !buffer.is_empty() {
@@ -149,6 +157,7 @@ impl Collector {
                 if !won {
                     return Ok(if stopping { Round::Stopped } else { Round::Anew });
                 }
+                next_early = Instant::now() + self.options.flush_interval;
             }
             if stopping {
                 return Ok(Round::Stopped);

@@ -34,6 +34,8 @@ use crate::live::Live;
 const POLL_RECORDS: usize = 65_536;
 /// How long a poll waits for records: the least freshness.
 const POLL_WAIT: Duration = Duration::from_millis(20);
+/// How long nothing came when the stream is said to pause.
+const PAUSE: Duration = Duration::from_millis(500);
 /// How often partitions, topic ids and lag are asked for.
 const SURVEY_EVERY: Duration = Duration::from_secs(5);
 /// How often the ledger is read while nothing is committed.
@@ -133,6 +135,8 @@ impl Folder {
         assign(&mut *reader, &ledger, found.bounds.keys().filter(|at| !stopped.contains_key(*at)))?;
         let mut epoch = self.open(&ledger, &found, &folds);
         let (mut next_survey, mut next_look) = (Instant::now(), Instant::now() + LOOK_EVERY);
+        // A pause in the stream is a good moment to commit, if the last epoch was committed long enough ago.
+        let (mut last_record, mut next_early) = (Instant::now(), Instant::now());
         self.live.note_ledger(&ledger);
         self.live.offer(&epoch);
         self.report(&ledger);
@@ -145,6 +149,7 @@ impl Folder {
             match reader.poll(POLL_RECORDS, POLL_WAIT) {
                 Ok(chunk) if chunk.is_empty() => {}
                 Ok(chunk) => {
+                    last_record = Instant::now();
                     let newest = runtime.block_on(folds.fold(&chunk, &mut epoch, || ids.next()))?;
                     epoch.newest_event_us = epoch.newest_event_us.max(newest);
                     self.live.offer(&epoch);
@@ -159,6 +164,7 @@ impl Folder {
             }
             let stopping = shutdown.is_cancelled();
             let due = epoch.opened.is_some_and(|opened| opened.elapsed() >= self.options.epoch_interval)
+                || (last_record.elapsed() >= PAUSE && Instant::now() >= next_early)
                 || epoch.events >= self.options.epoch_rows
                 || epoch.bytes() >= EPOCH_BYTES;
             if (due || stopping) && !epoch.ranges.is_empty() {
@@ -168,6 +174,7 @@ impl Folder {
                 ledger = journal.ledger();
                 reader.commit(&epoch.ranges.ends());
                 failpoint("speed.group_told");
+                next_early = Instant::now() + self.options.epoch_interval;
                 ids.fold += 1;
                 let next = Epoch::new(ledger.number, epoch.end(), folds.versions.iter().cloned());
                 let done = std::mem::replace(&mut epoch, next);
