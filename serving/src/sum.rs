@@ -1,4 +1,4 @@
-//! `sum` of integers in queries: exact, or an error. DataFusion's own wraps around beyond 64 bits.
+//! `sum` in queries: exact, or an error. DataFusion's own wraps around beyond 64 bits, or 38 digits.
 
 use std::sync::Arc;
 
@@ -13,8 +13,15 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, ReversedUDAF, Signature,
 };
 
-/// What integers are added up in: 2^63 rows of the largest fit.
-const WIDE: DataType = DataType::Decimal128(38, 0);
+/// What a sum is added up in so that it cannot wrap; none where DataFusion's own does not.
+fn wide_of(ty: &DataType) -> Option<DataType> {
+    match ty {
+        DataType::Int64 | DataType::UInt64 => Some(DataType::Decimal128(38, 0)),
+        // Of fewer digits it would take 10^10 rows.
+        DataType::Decimal128(38, scale) => Some(DataType::Decimal256(76, *scale)),
+        _ => None,
+    }
+}
 
 /// A sum beyond its type.
 #[derive(Debug, thiserror::Error)]
@@ -29,18 +36,37 @@ pub(crate) fn sum() -> AggregateUDF {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Sum(Arc<AggregateUDF>);
 
-/// The integer type of a sum; none of other sums.
-fn integer(ty: &DataType) -> Option<DataType> {
-    matches!(ty, DataType::Int64 | DataType::UInt64).then(|| ty.clone())
+/// The type of a sum, and what it is added up in.
+#[derive(Clone, Debug)]
+struct Types {
+    ty: DataType,
+    wide: DataType,
 }
 
-fn widened(field: &FieldRef) -> FieldRef {
-    Arc::new(Field::new(field.name(), WIDE, true))
+impl Types {
+    fn of(ty: &DataType) -> Option<Self> {
+        Some(Self { ty: ty.clone(), wide: wide_of(ty)? })
+    }
+
+    fn widen(&self, values: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
+        Ok(values.iter().map(|array| cast(array, &self.wide)).collect::<std::result::Result<_, _>>()?)
+    }
+
+    /// Exact sums in their type.
+    fn narrow(&self, sums: &ArrayRef) -> Result<ArrayRef> {
+        let options = CastOptions { safe: false, ..CastOptions::default() };
+        let made = cast_with_options(sums, &self.ty, &options);
+        made.map_err(|_| DataFusionError::External(Box::new(Overflow(self.ty.clone()))))
+    }
 }
 
-fn wide<'a>(args: &AccumulatorArgs<'a>) -> AccumulatorArgs<'a> {
+fn widened(field: &FieldRef, wide: &DataType) -> FieldRef {
+    Arc::new(Field::new(field.name(), wide.clone(), true))
+}
+
+fn wide<'a>(args: &AccumulatorArgs<'a>, types: &Types) -> AccumulatorArgs<'a> {
     AccumulatorArgs {
-        return_field: widened(&args.return_field),
+        return_field: widened(&args.return_field, &types.wide),
         schema: args.schema,
         ignore_nulls: args.ignore_nulls,
         order_bys: args.order_bys,
@@ -50,16 +76,6 @@ fn wide<'a>(args: &AccumulatorArgs<'a>) -> AccumulatorArgs<'a> {
         exprs: args.exprs,
         expr_fields: args.expr_fields,
     }
-}
-
-fn widen(values: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
-    Ok(values.iter().map(|array| cast(array, &WIDE)).collect::<std::result::Result<_, _>>()?)
-}
-
-/// Exact sums in their type.
-fn narrow(sums: &ArrayRef, ty: &DataType) -> Result<ArrayRef> {
-    let options = CastOptions { safe: false, ..CastOptions::default() };
-    cast_with_options(sums, ty, &options).map_err(|_| DataFusionError::External(Box::new(Overflow(ty.clone()))))
 }
 
 impl AggregateUDFImpl for Sum {
@@ -80,25 +96,25 @@ impl AggregateUDFImpl for Sum {
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        match integer(args.return_type()) {
-            Some(ty) => Ok(Box::new(One { inner: self.0.accumulator(wide(&args))?, ty })),
+        match Types::of(args.return_type()) {
+            Some(types) => Ok(Box::new(One { inner: self.0.accumulator(wide(&args, &types))?, types })),
             None => self.0.accumulator(args),
         }
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        match integer(args.return_type()) {
+        match Types::of(args.return_type()) {
             // Distinct values of a sliding frame are added up for 64-bit integers alone.
-            Some(ty) if !args.is_distinct => {
-                Ok(Box::new(One { inner: self.0.create_sliding_accumulator(wide(&args))?, ty }))
+            Some(types) if !args.is_distinct => {
+                Ok(Box::new(One { inner: self.0.create_sliding_accumulator(wide(&args, &types))?, types }))
             }
             _ => self.0.create_sliding_accumulator(args),
         }
     }
 
     fn state_fields(&self, mut args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
-        if integer(args.return_field.data_type()).is_some() {
-            args.return_field = widened(&args.return_field);
+        if let Some(wide) = wide_of(args.return_field.data_type()) {
+            args.return_field = widened(&args.return_field, &wide);
         }
         self.0.state_fields(args)
     }
@@ -108,8 +124,10 @@ impl AggregateUDFImpl for Sum {
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
-        match integer(args.return_type()) {
-            Some(ty) => Ok(Box::new(Groups { inner: self.0.create_groups_accumulator(wide(&args))?, ty })),
+        match Types::of(args.return_type()) {
+            Some(types) => {
+                Ok(Box::new(Groups { inner: self.0.create_groups_accumulator(wide(&args, &types))?, types }))
+            }
             None => self.0.create_groups_accumulator(args),
         }
     }
@@ -127,16 +145,16 @@ impl AggregateUDFImpl for Sum {
 #[derive(Debug)]
 struct One {
     inner: Box<dyn Accumulator>,
-    ty: DataType,
+    types: Types,
 }
 
 impl Accumulator for One {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.inner.update_batch(&widen(values)?)
+        self.inner.update_batch(&self.types.widen(values)?)
     }
 
     fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.inner.retract_batch(&widen(values)?)
+        self.inner.retract_batch(&self.types.widen(values)?)
     }
 
     fn supports_retract_batch(&self) -> bool {
@@ -145,7 +163,7 @@ impl Accumulator for One {
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
         let sum = self.inner.evaluate()?.to_array()?;
-        ScalarValue::try_from_array(&narrow(&sum, &self.ty)?, 0)
+        ScalarValue::try_from_array(&self.types.narrow(&sum)?, 0)
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
@@ -164,7 +182,7 @@ impl Accumulator for One {
 /// The sums of many groups.
 struct Groups {
     inner: Box<dyn GroupsAccumulator>,
-    ty: DataType,
+    types: Types,
 }
 
 impl GroupsAccumulator for Groups {
@@ -175,11 +193,11 @@ impl GroupsAccumulator for Groups {
         filter: Option<&BooleanArray>,
         total: usize,
     ) -> Result<()> {
-        self.inner.update_batch(&widen(values)?, groups, filter, total)
+        self.inner.update_batch(&self.types.widen(values)?, groups, filter, total)
     }
 
     fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
-        narrow(&self.inner.evaluate(emit)?, &self.ty)
+        self.types.narrow(&self.inner.evaluate(emit)?)
     }
 
     fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
@@ -191,7 +209,7 @@ impl GroupsAccumulator for Groups {
     }
 
     fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
-        self.inner.convert_to_state(&widen(values)?, filter)
+        self.inner.convert_to_state(&self.types.widen(values)?, filter)
     }
 
     fn size(&self) -> usize {

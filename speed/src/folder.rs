@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use bifold_config::Speed;
 use bifold_fold::live::SliceId;
 use bifold_fold::{Source, View, delta};
-use bifold_ledger::{Body, Ledger, Nonce, Offsets, TopicPartition};
+use bifold_ledger::{Body, Ledger, Nonce, Offsets, TopicPartition, Toward};
 use bifold_log::{Log, Reader, ReaderOptions, Start, Survey, survey};
 use bifold_service::{Backoff, Component, Shutdown, StartLimit};
 use bifold_store::failpoint::failpoint;
@@ -220,13 +220,21 @@ impl Folder {
         }
     }
 
-    /// Writes `declared` for every view of the pipeline whose version the ledger does not fold.
+    /// Writes what makes the pipeline's versions those that their views have: also of one that the pipeline goes back to.
     async fn declare(&self, journal: &mut Journal) -> Result<(), Error> {
         for view in &self.views {
-            while journal.ledger().versions.get(&view.version).is_none_or(|version| !version.active) {
-                let source = serde_json::to_value(&*view.source).expect("a source is JSON");
+            while let Some(toward) = journal.ledger().toward(&view.name, &view.version) {
                 let (name, version, sql) = (view.name.clone(), view.version.clone(), view.sql.clone());
-                match journal.append(Body::Declared { view: name, version, sql, source }).await {
+                tracing::info!(view = view.name, %version, ?toward, "the pipeline's version of a view is not the ledger's");
+                let body = match toward {
+                    Toward::Declare => {
+                        let source = serde_json::to_value(&*view.source).expect("a source is JSON");
+                        Body::Declared { view: name, version, sql, source }
+                    }
+                    Toward::Select => Body::Selected { version },
+                    Toward::Retire(versions) => Body::Retired { versions },
+                };
+                match journal.append(body).await {
                     Ok(_) => {}
                     Err(e) if e.kind() == Kind::Refused => {
                         journal.refresh().await?;

@@ -116,6 +116,7 @@ fn sums_of_a_query_are_exact_or_an_error() {
         "SELECT k > 'b' AS late, sum(s) AS x FROM v GROUP BY 1",
         "SELECT k, sum(s) OVER (ORDER BY k) AS x FROM v",
         "SELECT sum(DISTINCT s + length(k) - length(k)) + sum(s) AS x FROM v",
+        "SELECT sum(CAST('99999999999999999999999999999999999999' AS DECIMAL(38, 0))) AS x FROM v",
     ] {
         let reply = up.sql(sql, Some(&offsets));
         assert_eq!(reply.status, 422, "{sql}: {}", reply.text);
@@ -157,4 +158,88 @@ fn one_value_cannot_take_all_memory() {
         assert!(reply.text.contains("asks for"), "{sql}: {}", reply.text);
     }
     assert_eq!(up.rows("SELECT length(repeat(k, 100000)) AS x FROM v", &offsets), [serde_json::json!({"x": 100_000})]);
+}
+
+#[test]
+fn a_pipeline_that_goes_back_is_served_again() {
+    let case = Case::new(PIPELINE);
+    case.create_topic(1);
+    let other = PIPELINE.replace("count(*) AS c", "count(*) + 100 AS c");
+    let events = [r#"{"t":"2026-01-01T00:00:00Z","k":"a","n":5}"#];
+    let mut sent = 0;
+    // To another version and back, several times; each start serves what its pipeline says, built or built anew.
+    for (round, (pipeline, more)) in
+        [(PIPELINE, 0), (&other, 100), (PIPELINE, 0), (&other, 100), (PIPELINE, 0)].into_iter().enumerate()
+    {
+        case.write_pipeline(pipeline);
+        let mut up = case.start("up");
+        let offsets = case.produce(&up, "e", &events);
+        sent += 1;
+        let right = serde_json::json!([{"k": "a", "c": sent + more, "s": 5 * sent}]);
+        case.run(&["batch", "run", "--at-least", &offsets, "--url", &up.url]).json();
+        up.wait("the pipeline's version answers", |up| {
+            let reply = up.sql("SELECT * FROM v", Some(&offsets));
+            reply.status == 200 && reply.json()["rows"] == right
+        });
+        assert_eq!(case.run(&["verify", "--url", &up.url]).code, Some(0), "round {round}");
+        assert_eq!(up.terminate(), Some(0));
+    }
+    // Also from one that was never built: nothing was answered from it.
+    case.write_pipeline(&PIPELINE.replace("count(*) AS c", "count(*) + 7 AS c"));
+    let mut up = case.start("up");
+    up.kill();
+    case.write_pipeline(&other);
+    let up = case.start("up");
+    up.wait("the pipeline's version answers", |up| {
+        let reply = up.sql("SELECT * FROM v", None);
+        reply.status == 200 && reply.json()["rows"] == serde_json::json!([{"k": "a", "c": sent + 100, "s": 5 * sent}])
+    });
+}
+
+#[test]
+fn queries_at_the_same_time_do_not_meet() {
+    let case = Case::new(PIPELINE);
+    case.create_topic(1);
+    let up = case.start("up");
+    let offsets = case.produce(&up, "e", &FAR[..1]);
+    assert_eq!(up.rows("SELECT count(*) AS n FROM v", &offsets), [serde_json::json!({"n": 1})]);
+    let url = up.url.as_str();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..300 {
+                    let reply = crate::harness::sql_at(url, "SELECT count(*) AS n FROM v", None);
+                    assert_eq!(reply.status, 200, "{}", reply.text);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn spans_of_time_are_compared_by_their_length() {
+    let spans = "CREATE TABLE e (t TIMESTAMP, u TIMESTAMP, WATERMARK FOR t AS t) \
+        WITH (connector = 'kafka', topic = '{topic}', format = 'json'); \
+        CREATE MATERIALIZED VIEW v AS SELECT count(*) FILTER (WHERE u - t > INTERVAL '1 day') AS days, \
+        count(*) FILTER (WHERE u - t > INTERVAL '24 hours') AS hours, \
+        count(*) FILTER (WHERE u - t BETWEEN INTERVAL '1 day' AND INTERVAL '2 days') AS few, \
+        min(t) AS t, max(u) AS u FROM e;";
+    let case = Case::new(spans);
+    case.create_topic(1);
+    let up = case.start("up");
+    let lines = [
+        r#"{"t":"2024-01-01T00:00:00Z","u":"2024-01-10T00:00:00Z"}"#,
+        r#"{"t":"2024-01-01T00:00:00Z","u":"2024-01-02T00:00:01Z"}"#,
+        r#"{"t":"2024-01-01T00:00:00Z","u":"2024-01-01T23:00:00Z"}"#,
+    ];
+    let offsets = case.produce(&up, "e", &lines);
+    assert_eq!(
+        up.rows("SELECT days, hours, few FROM v", &offsets),
+        [serde_json::json!({"days": 2, "hours": 2, "few": 1})]
+    );
+    let asked = "SELECT u - t = INTERVAL '9 days' AS nine, u - t > INTERVAL '1 day' AS more FROM v";
+    assert_eq!(up.rows(asked, &offsets), [serde_json::json!({"nine": true, "more": true})]);
+    let months = up.sql("SELECT u - t > INTERVAL '1 month' AS x FROM v", Some(&offsets));
+    assert_eq!(months.status, 400, "{}", months.text);
+    assert!(months.text.contains("months"), "{}", months.text);
 }

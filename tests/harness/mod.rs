@@ -242,6 +242,12 @@ pub struct Service {
     lines: std::sync::mpsc::Receiver<String>,
 }
 
+/// `POST /v1/sql` to a server.
+pub fn sql_at(url: &str, sql: &str, at_least: Option<&str>) -> Reply {
+    let body = serde_json::json!({ "sql": sql, "at_least": at_least, "timeout_ms": 30_000 });
+    send(HTTP.post(format!("{url}/v1/sql")).body(body.to_string()))
+}
+
 /// An HTTP reply.
 pub struct Reply {
     pub status: u16,
@@ -307,8 +313,7 @@ impl Service {
 
     /// `POST /v1/sql`, as it is.
     pub fn sql(&self, sql: &str, at_least: Option<&str>) -> Reply {
-        let body = serde_json::json!({ "sql": sql, "at_least": at_least, "timeout_ms": 30_000 });
-        self.post("/v1/sql", body.to_string().into_bytes())
+        sql_at(&self.url, sql, at_least)
     }
 
     /// The rows of a query that reaches `at_least`.

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use datafusion::catalog::MemoryCatalogProviderList;
 use datafusion::error::Result;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -88,7 +89,13 @@ impl Engine {
             .with_memory_pool(Arc::new(pool))
             .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
             .build_arc()?;
-        let state = SessionStateBuilder::new_from_existing(state).with_runtime_env(runtime).build();
+        // Its tables are its own: others query at the same time.
+        let config = state.config().clone().with_create_default_catalog_and_schema(true);
+        let state = SessionStateBuilder::new_from_existing(state)
+            .with_config(config)
+            .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
+            .with_runtime_env(runtime)
+            .build();
         Ok(SessionContext::new_with_state(state))
     }
 

@@ -5,7 +5,7 @@
 
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
 use datafusion::config::ConfigOptions;
 use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -32,7 +32,8 @@ impl TypePlanner for Types {
     }
 }
 
-/// Takes text that is compared with a time for a time. It comes before types are coerced.
+/// Takes text that is compared with a time for a time, and an interval that is compared with a span of time for a span: DataFusion
+/// compares months, days and the rest one by one. It comes before types are coerced.
 #[derive(Debug)]
 pub(crate) struct Comparisons;
 
@@ -61,7 +62,24 @@ impl AnalyzerRule for Comparisons {
 fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     // What has no type here (an outer query's column) is left to DataFusion.
     let is_time = |expr: &Expr| expr.get_type(schema).is_ok_and(|ty| ty == TIME);
+    let is_span = |expr: &Expr| expr.get_type(schema).is_ok_and(|ty| matches!(ty, DataType::Duration(_)));
     Ok(match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right })
+            if compares(op) && (is_span(&left) && is_interval(&right) || is_interval(&left) && is_span(&right)) =>
+        {
+            let [left, right] = [left, right].map(|side| span(*side).map(Box::new));
+            Transformed::yes(Expr::BinaryExpr(BinaryExpr { left: left?, op, right: right? }))
+        }
+        Expr::Between(Between { expr, negated, low, high })
+            if is_span(&expr) && (is_interval(&low) || is_interval(&high)) =>
+        {
+            let [low, high] = [low, high].map(|end| span(*end).map(Box::new));
+            Transformed::yes(Expr::Between(Between { expr, negated, low: low?, high: high? }))
+        }
+        Expr::InList(InList { expr, list, negated }) if is_span(&expr) && list.iter().any(is_interval) => {
+            let list = list.into_iter().map(span).collect::<Result<_>>()?;
+            Transformed::yes(Expr::InList(InList { expr, list, negated }))
+        }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if compares(op) => {
             let made = match (is_time(&left), is_time(&right)) {
                 (true, false) if is_text(&right) => BinaryExpr { left, op, right: Box::new(cast(*right, TIME)) },
@@ -80,6 +98,20 @@ fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         expr => Transformed::no(expr),
     })
+}
+
+fn is_interval(expr: &Expr) -> bool {
+    matches!(expr, Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(_)), _))
+}
+
+/// A constant interval as a span of time, which can be compared: a day is 24 hours in UTC; a month has no length.
+fn span(expr: Expr) -> Result<Expr> {
+    let Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) = &expr else { return Ok(expr) };
+    if interval.months != 0 {
+        return plan_err!("a span of time cannot be compared with months, which differ in length; write days");
+    }
+    let micros = i64::from(interval.days) * 86_400_000_000 + interval.nanoseconds / 1_000;
+    Ok(Expr::Literal(ScalarValue::DurationMicrosecond(Some(micros)), None))
 }
 
 fn taken(expr: Expr) -> Expr {

@@ -45,6 +45,17 @@ pub struct VersionPlan {
     pub keep: Vec<File>,
 }
 
+/// An entry on the way to a version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Toward {
+    /// `declared`: it is not folded.
+    Declare,
+    /// `selected`: it is complete, and another was chosen after it.
+    Select,
+    /// `retired` of these.
+    Retire(Vec<VersionId>),
+}
+
 impl Ledger {
     /// The newest vector that a batch run may choose as boundary: the longest prefix of folded units that the archive
     /// wholly covers (every such prefix is a cut). Where the archive is more than `leap` offsets ahead of the fold in
@@ -110,6 +121,29 @@ impl Ledger {
             .filter(|(_, v)| v.view == view && v.active)
             .max_by_key(|(_, v)| v.declared)
             .map(|(id, _)| id)
+    }
+
+    /// The next entry on the way to `version` being what `view` is to have; none if it is. A process that starts with it in its
+    /// pipeline writes these: a version is declared, or, if it is still there from before, chosen again.
+    pub fn toward(&self, view: &str, version: &VersionId) -> Option<Toward> {
+        let Some(state) = self.versions.get(version).filter(|state| state.active) else { return Some(Toward::Declare) };
+        let newer: Vec<VersionId> = self
+            .versions
+            .iter()
+            .filter(|(_, other)| other.view == view && other.active && other.chosen > state.chosen)
+            .map(|(id, _)| id.clone())
+            .collect();
+        if newer.is_empty() {
+            return None;
+        }
+        if state.complete() {
+            return Some(Toward::Select);
+        }
+        // Only what is complete can be chosen: else the others go, or, where one of them answers, it begins anew.
+        match self.served(view).is_some_and(|served| newer.contains(served)) {
+            true => Some(Toward::Retire(vec![version.clone()])),
+            false => Some(Toward::Retire(newer)),
+        }
     }
 
     /// The versions that wait for a batch run.

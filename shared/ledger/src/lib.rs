@@ -19,7 +19,7 @@ pub mod names;
 pub mod offsets;
 
 pub use cover::{Chain, Cover, Gap, LiveUnit, chain};
-pub use decide::{BatchPlan, Mode, VersionPlan};
+pub use decide::{BatchPlan, Mode, Toward, VersionPlan};
 pub use entry::{ArchiveCounts, Body, Entry, File, PublishedVersion};
 pub use ledger::{ArchiveUnit, Ledger, Refusal, Unit, VersionState};
 pub use names::{Nonce, Number, VersionId};

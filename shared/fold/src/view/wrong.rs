@@ -58,6 +58,11 @@ pub(super) fn planning_error(
         let hint = format!("consider {instead}");
         message = what.to_string();
         hint
+    } else if message.contains("duplicate") && message.contains("field name") {
+        "two expressions differ by a CAST alone, which is no part of a name here: make another view of one of them"
+            .to_string()
+    } else if message.to_lowercase().contains("conflicting ordering requirements") {
+        "order all of these calls alike, or make another view of one of them".to_string()
     } else if message.contains("must appear in GROUP BY") {
         "add it to GROUP BY, or aggregate it, for example with min or max".to_string()
     } else if message.contains("cannot be nested") {

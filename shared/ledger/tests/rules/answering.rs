@@ -1,6 +1,6 @@
 //! Rules 15-18: which units make an answer.
 
-use bifold_ledger::{Body, LiveUnit, chain};
+use bifold_ledger::{Body, LiveUnit, Toward, VersionId, chain};
 
 use crate::dsl::{body, durable, p, ranges, run, show, vector};
 
@@ -177,4 +177,30 @@ fn rule_25_topic_ids_and_leader_epochs_are_kept() {
     }
     // An epoch belongs to its position: where none is known, an older one must not be paired with a newer position.
     assert_eq!((ledger.archived_epochs.get(&p(0)), ledger.folded_epochs.get(&p(0))), (None, Some(&4)));
+}
+
+/// A version that a pipeline goes back to is chosen again, or, where it was never built, begins anew.
+#[test]
+fn rule_9_a_version_that_is_wished_for_is_declared_or_selected() {
+    let of = |id: &str| VersionId(id.to_string());
+    let retire = |id: &str| Some(Toward::Retire(vec![of(id)]));
+    for (text, wished, toward) in [
+        ("D v1", "v2", Some(Toward::Declare)),
+        ("D v1", "v1", None),
+        ("D v1; R v1", "v1", Some(Toward::Declare)),
+        // Neither is built, for there are events before them: the newer goes.
+        ("D u1@u; A p0→1; F p0→1; D v1; D v2", "v1", retire("v2")),
+        ("D u1@u; A p0→1; F p0→1; D v1; D v2", "v2", None),
+        // Both are.
+        ("D v1; D v2; A p0→1; F p0→1; P(1,0)", "v1", Some(Toward::Select)),
+        ("D v1; D v2; A p0→1; F p0→1; P(1,0); S v1", "v1", None),
+        ("D v1; D v2; A p0→1; F p0→1; P(1,0); S v1", "v2", Some(Toward::Select)),
+        // The one that answers stays; the wished one begins anew after it.
+        ("D u1@u; A p0→1; F p0→1; D v1; D v2; P{v2}(1,0)", "v1", retire("v1")),
+        ("D u1@u; A p0→1; F p0→1; D v1; D v2; P{v1}(1,0)", "v1", Some(Toward::Select)),
+        // Views do not meet.
+        ("D v1; D u1@u", "v1", None),
+    ] {
+        assert_eq!(run(text).toward("v", &of(wished)), toward, "{text}: {wished}");
+    }
 }
