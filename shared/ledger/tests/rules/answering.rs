@@ -181,7 +181,7 @@ fn rule_25_topic_ids_and_leader_epochs_are_kept() {
 
 /// A version that a pipeline goes back to is chosen again, or, where it was never built, begins anew.
 #[test]
-fn rule_09_a_version_that_is_wished_for_is_declared_or_selected() {
+fn rule_13_a_version_that_is_wished_for_is_declared_or_selected() {
     let of = |id: &str| VersionId(id.to_string());
     let retire = |id: &str| Some(Toward::Retire(vec![of(id)]));
     for (text, wished, toward) in [
