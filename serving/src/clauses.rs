@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    DuplicateTreatment, Expr, FunctionArguments, Query, Select, SelectFlavor, Statement, TableFactor, Visit, Visitor,
+    DuplicateTreatment, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Query, Select, SelectFlavor, Statement,
+    TableFactor, Visit, Visitor,
 };
 
 /// The clause of `statement` that would be passed over, if there is one.
@@ -90,6 +91,11 @@ impl Visitor for Clauses {
         let FunctionArguments::List(arguments) = &call.args else { return ControlFlow::Continue(()) };
         let distinct = arguments.duplicate_treatment == Some(DuplicateTreatment::Distinct);
         let name = call.name.to_string().to_lowercase();
-        first(&[(distinct && WITHOUT_DISTINCT.contains(&name.as_str()), "DISTINCT in this aggregate")])
+        let all = arguments.args.iter().any(|arg| matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Wildcard)));
+        first(&[
+            (distinct && all, "DISTINCT *"),
+            (!matches!(call.parameters, FunctionArguments::None), "a call with parameters before its arguments"),
+            (distinct && WITHOUT_DISTINCT.contains(&name.as_str()), "DISTINCT in this aggregate"),
+        ])
     }
 }

@@ -46,12 +46,13 @@ impl HttpSpeed {
         self.alone_until.lock().expect("no holder panics")
     }
 
-    async fn ask(&self, source: &str, request: &LiveRequest) -> Result<LiveAnswer, String> {
+    /// What it answers; else why not, and whether it cannot be reached at all.
+    async fn ask(&self, source: &str, request: &LiveRequest) -> Result<LiveAnswer, (String, bool)> {
+        let failed = |e: reqwest::Error| (e.to_string(), !e.is_status() && !e.is_decode());
         let url = format!("{}/live/{source}", self.url);
-        let response = self.client.post(url).timeout(TIMEOUT).json(request).send().await.map_err(|e| e.to_string())?;
-        let response = response.error_for_status().map_err(|e| e.to_string())?;
-        let body = response.bytes().await.map_err(|e| e.to_string())?;
-        decode(&body).map_err(|e| e.to_string())
+        let response = self.client.post(url).timeout(TIMEOUT).json(request).send().await.map_err(failed)?;
+        let body = response.error_for_status().map_err(failed)?.bytes().await.map_err(failed)?;
+        decode(&body).map_err(|e| (e.to_string(), false))
     }
 }
 
@@ -67,8 +68,10 @@ impl SpeedSource for HttpSpeed {
                 *self.alone_until() = None;
                 Some(answer)
             }
-            Err(error) => {
-                *self.alone_until() = Some(Instant::now() + asked.elapsed().max(LEFT_ALONE));
+            Err((error, unreachable)) => {
+                if unreachable {
+                    *self.alone_until() = Some(Instant::now() + asked.elapsed().max(LEFT_ALONE));
+                }
                 metrics::counter!("bifold_speed_unreachable_total", "url" => self.url.clone()).increment(1);
                 tracing::debug!(url = self.url, source, error, "a speed instance did not answer");
                 None

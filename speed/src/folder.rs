@@ -92,11 +92,11 @@ impl Folder {
     /// What cannot be mended by waiting; at start also what the limit did not suffice for.
     pub fn run(mut self, runtime: &Handle, shutdown: &Shutdown) -> Result<(), Error> {
         let mut backoff = Backoff::default();
-        let mut begun = false;
+        let (mut begun, mut decided) = (false, false);
         let mut ids = Ids { nonce: uuid::Uuid::new_v4().simple().to_string(), fold: 0, slice: 0 };
         while !shutdown.is_cancelled() {
             ids.fold += 1;
-            match self.round(runtime, shutdown, &mut begun, &mut ids) {
+            match self.round(runtime, shutdown, &mut begun, &mut decided, &mut ids) {
                 Ok(Round::Stopped) => return Ok(()),
                 Ok(Round::Anew) => backoff = Backoff::default(),
                 Err(error) if error.is_transient() && (begun || !self.limit.is_over()) => {
@@ -115,6 +115,7 @@ impl Folder {
         runtime: &Handle,
         shutdown: &Shutdown,
         begun: &mut bool,
+        decided: &mut bool,
         ids: &mut Ids,
     ) -> Result<Round, Error> {
         let found = runtime.block_on(survey(&*self.log, &self.source.topics))?;
@@ -126,7 +127,8 @@ impl Folder {
         }
         let mut journal = runtime.block_on(Journal::open_to_write(self.files.clone(), "speed"))?;
         runtime.block_on(journal.begin(&found.ids, &found.earliest()))?;
-        runtime.block_on(self.declare(&mut journal))?;
+        runtime.block_on(self.declare(&mut journal, *decided))?;
+        *decided = true;
         *begun = true;
         let mut ledger = journal.ledger();
         let mut folds = runtime.block_on(Folds::of(&ledger))?;
@@ -221,9 +223,13 @@ impl Folder {
     }
 
     /// Writes what makes the pipeline's versions those that their views have: also of one that the pipeline goes back to.
-    async fn declare(&self, journal: &mut Journal) -> Result<(), Error> {
+    async fn declare(&self, journal: &mut Journal, decided: bool) -> Result<(), Error> {
         for view in &self.views {
             while let Some(toward) = journal.ledger().toward(&view.name, &view.version) {
+                // Only when it starts: else two processes with two pipelines would undo each other's choices for ever.
+                if toward != Toward::Declare && decided {
+                    break;
+                }
                 let (name, version, sql) = (view.name.clone(), view.version.clone(), view.sql.clone());
                 tracing::info!(view = view.name, %version, ?toward, "the pipeline's version of a view is not the ledger's");
                 let body = match toward {
@@ -232,7 +238,7 @@ impl Folder {
                         Body::Declared { view: name, version, sql, source }
                     }
                     Toward::Select => Body::Selected { version },
-                    Toward::Retire(versions) => Body::Retired { versions },
+                    Toward::Retire => Body::Retired { versions: vec![version] },
                 };
                 match journal.append(body).await {
                     Ok(_) => {}

@@ -85,6 +85,7 @@ fn what_would_be_passed_over_is_refused() {
         ("SELECT * FROM v PREWHERE c > 4", "PREWHERE"),
         ("SELECT * FROM (SELECT * FROM v FOR UPDATE) AS x", "FOR UPDATE"),
         ("SELECT corr(DISTINCT c, s) AS x FROM v", "DISTINCT"),
+        ("SELECT count(DISTINCT *) AS x FROM v", "DISTINCT *"),
         ("FROM v", "without columns"),
         ("SHOW TABLES", "/v1/views"),
     ] {
@@ -239,7 +240,13 @@ fn spans_of_time_are_compared_by_their_length() {
     );
     let asked = "SELECT u - t = INTERVAL '9 days' AS nine, u - t > INTERVAL '1 day' AS more FROM v";
     assert_eq!(up.rows(asked, &offsets), [serde_json::json!({"nine": true, "more": true})]);
-    let months = up.sql("SELECT u - t > INTERVAL '1 month' AS x FROM v", Some(&offsets));
-    assert_eq!(months.status, 400, "{}", months.text);
-    assert!(months.text.contains("months"), "{}", months.text);
+    for (condition, word) in [("INTERVAL '1 month'", "months"), ("INTERVAL '1 day' + INTERVAL '1 hour'", "constant")] {
+        let refused = up.sql(&format!("SELECT u - t > {condition} AS x FROM v"), Some(&offsets));
+        assert_eq!(refused.status, 400, "{}", refused.text);
+        assert!(refused.text.contains(word), "{}", refused.text);
+    }
+    // A number that is cast counts seconds.
+    let cast = "SELECT CAST(1700000000 AS TIMESTAMP) AS a, CAST(days + 1699999998 AS TIMESTAMP) AS b FROM v";
+    let at = "2023-11-14T22:13:20Z";
+    assert_eq!(up.rows(cast, &offsets), [serde_json::json!({"a": at, "b": at})]);
 }

@@ -118,11 +118,9 @@ impl Role {
                     self.say_ready()?;
                 }
                 let failed = self.wait_signal().await;
-                if failed.is_ok() {
-                    self.drain().await?;
-                }
+                let drained = if failed.is_ok() { self.drain().await } else { Ok(()) };
                 let ended = self.end().await;
-                failed.and(ended)
+                failed.and(drained).and(ended)
             }
             Ok(false) => self.end().await,
             Err(failure) => {

@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
 use datafusion::config::ConfigOptions;
-use datafusion::logical_expr::expr::InList;
+use datafusion::logical_expr::expr::{Cast, InList};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::logical_expr::utils::merge_schema;
@@ -63,7 +63,19 @@ fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     // What has no type here (an outer query's column) is left to DataFusion.
     let is_time = |expr: &Expr| expr.get_type(schema).is_ok_and(|ty| ty == TIME);
     let is_span = |expr: &Expr| expr.get_type(schema).is_ok_and(|ty| matches!(ty, DataType::Duration(_)));
+    let is_number = |expr: &Expr| expr.get_type(schema).is_ok_and(|ty| ty.is_integer());
+    let odd_interval =
+        |expr: &Expr| !is_interval(expr) && expr.get_type(schema).is_ok_and(|ty| matches!(ty, DataType::Interval(_)));
     Ok(match expr {
+        // As DataFusion has it of its own TIMESTAMP: a number counts seconds.
+        Expr::Cast(Cast { expr, field }) if *field.data_type() == TIME && is_number(&expr) => {
+            Transformed::yes(cast(cast(*expr, DataType::Timestamp(TimeUnit::Second, None)), TIME))
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right })
+            if compares(op) && (is_span(&left) && odd_interval(&right) || odd_interval(&left) && is_span(&right)) =>
+        {
+            return plan_err!("a span of time is compared with a constant interval alone, such as INTERVAL '25 hours'");
+        }
         Expr::BinaryExpr(BinaryExpr { left, op, right })
             if compares(op) && (is_span(&left) && is_interval(&right) || is_interval(&left) && is_span(&right)) =>
         {

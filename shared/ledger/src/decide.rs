@@ -52,8 +52,8 @@ pub enum Toward {
     Declare,
     /// `selected`: it is complete, and another was chosen after it.
     Select,
-    /// `retired` of these.
-    Retire(Vec<VersionId>),
+    /// `retired`: it is building, and another was chosen after it. It is declared again then.
+    Retire,
 }
 
 impl Ledger {
@@ -124,25 +124,16 @@ impl Ledger {
     }
 
     /// The next entry on the way to `version` being what `view` is to have; none if it is. A process that starts with it in its
-    /// pipeline writes these: a version is declared, or, if it is still there from before, chosen again.
+    /// pipeline writes these, once: a version is declared, or, if it is still there from before, chosen again. Of several processes
+    /// with several pipelines the last one that started decides.
     pub fn toward(&self, view: &str, version: &VersionId) -> Option<Toward> {
         let Some(state) = self.versions.get(version).filter(|state| state.active) else { return Some(Toward::Declare) };
-        let newer: Vec<VersionId> = self
-            .versions
-            .iter()
-            .filter(|(_, other)| other.view == view && other.active && other.chosen > state.chosen)
-            .map(|(id, _)| id.clone())
-            .collect();
-        if newer.is_empty() {
-            return None;
-        }
-        if state.complete() {
-            return Some(Toward::Select);
-        }
-        // Only what is complete can be chosen: else the others go, or, where one of them answers, it begins anew.
-        match self.served(view).is_some_and(|served| newer.contains(served)) {
-            true => Some(Toward::Retire(vec![version.clone()])),
-            false => Some(Toward::Retire(newer)),
+        let newer = |other: &VersionState| other.view == view && other.active && other.chosen > state.chosen;
+        match self.versions.values().any(newer) {
+            false => None,
+            true if state.complete() => Some(Toward::Select),
+            // Only what is complete can be chosen: it begins anew.
+            true => Some(Toward::Retire),
         }
     }
 

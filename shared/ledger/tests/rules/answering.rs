@@ -183,20 +183,19 @@ fn rule_25_topic_ids_and_leader_epochs_are_kept() {
 #[test]
 fn rule_13_a_version_that_is_wished_for_is_declared_or_selected() {
     let of = |id: &str| VersionId(id.to_string());
-    let retire = |id: &str| Some(Toward::Retire(vec![of(id)]));
     for (text, wished, toward) in [
         ("D v1", "v2", Some(Toward::Declare)),
         ("D v1", "v1", None),
         ("D v1; R v1", "v1", Some(Toward::Declare)),
-        // Neither is built, for there are events before them: the newer goes.
-        ("D u1@u; A p0→1; F p0→1; D v1; D v2", "v1", retire("v2")),
+        // Neither is built, for there are events before them: the older begins anew.
+        ("D u1@u; A p0→1; F p0→1; D v1; D v2", "v1", Some(Toward::Retire)),
         ("D u1@u; A p0→1; F p0→1; D v1; D v2", "v2", None),
         // Both are.
         ("D v1; D v2; A p0→1; F p0→1; P(1,0)", "v1", Some(Toward::Select)),
         ("D v1; D v2; A p0→1; F p0→1; P(1,0); S v1", "v1", None),
         ("D v1; D v2; A p0→1; F p0→1; P(1,0); S v1", "v2", Some(Toward::Select)),
         // The one that answers stays; the wished one begins anew after it.
-        ("D u1@u; A p0→1; F p0→1; D v1; D v2; P{v2}(1,0)", "v1", retire("v1")),
+        ("D u1@u; A p0→1; F p0→1; D v1; D v2; P{v2}(1,0)", "v1", Some(Toward::Retire)),
         ("D u1@u; A p0→1; F p0→1; D v1; D v2; P{v1}(1,0)", "v1", Some(Toward::Select)),
         // Views do not meet.
         ("D v1; D u1@u", "v1", None),
