@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use bifold_config::Collect;
 use bifold_fold::Source;
 use bifold_ledger::{Body, Ledger, Nonce, TopicPartition};
-use bifold_log::{Log, Reader, ReaderOptions, Start, survey};
+use bifold_log::{Log, Owned, Reader, ReaderOptions, Seat, Start, Turn, survey};
 use bifold_service::{Backoff, Component, Shutdown, StartLimit};
 use bifold_store::failpoint::failpoint;
 use bifold_store::{Appended, Journal, Kind, SourceFiles};
@@ -35,6 +35,10 @@ const POLL_WAIT: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(500);
 /// How often partitions, topic ids and lag are asked for.
 const SURVEY_EVERY: Duration = Duration::from_secs(5);
+/// How often the group is asked while it is being formed.
+const SEAT_EVERY: Duration = Duration::from_millis(50);
+/// How long a flush is tried before the instance gives its partitions to others, who may reach the store.
+const FLUSH_WITHIN: Duration = Duration::from_secs(30);
 /// Bytes that wait in memory at most.
 const BUFFER_BYTES: usize = 256 << 20;
 
@@ -49,7 +53,7 @@ pub struct Collector {
     pub files: SourceFiles,
     /// By size and interval.
     pub options: Collect,
-    /// The consumer group that is told how far it is.
+    /// The consumer group whose members share the partitions.
     pub group: String,
     /// Where it says what it waits for.
     pub component: Component,
@@ -71,14 +75,16 @@ impl Collector {
     /// What cannot be mended by waiting; at start also what the limit did not suffice for.
     pub fn run(mut self, runtime: &Handle, shutdown: &Shutdown) -> Result<(), Error> {
         let mut backoff = Backoff::default();
-        let mut begun = false;
-        let mut stopped: BTreeMap<TopicPartition, String> = BTreeMap::new();
+        let (mut begun, mut seat) = (false, Seat::default());
         while !shutdown.is_cancelled() {
-            match self.round(runtime, shutdown, &mut begun, &mut stopped) {
+            match self.round(runtime, shutdown, &mut begun, &mut seat) {
                 Ok(Round::Stopped) => return Ok(()),
                 Ok(Round::Anew) => backoff = Backoff::default(),
                 Err(error) if error.is_transient() && (begun || !self.limit.is_over()) => {
                     self.component.waiting(error.to_string());
+                    if matches!(error, Error::Store(_)) {
+                        seat.leave();
+                    }
                     sleep(runtime, backoff.pause(), shutdown);
                 }
                 Err(error) => return Err(error),
@@ -92,7 +98,7 @@ impl Collector {
         runtime: &Handle,
         shutdown: &Shutdown,
         begun: &mut bool,
-        stopped: &mut BTreeMap<TopicPartition, String>,
+        seat: &mut Seat,
     ) -> Result<Round, Error> {
         let found = runtime.block_on(survey(&*self.log, &self.source.topics))?;
         if !found.missing.is_empty() {
@@ -105,24 +111,33 @@ impl Collector {
         let mut journal = runtime.block_on(Journal::open_to_write(self.files.clone(), "collect"))?;
         runtime.block_on(journal.begin(&found.ids, &found.earliest()))?;
         *begun = true;
-        let ledger = journal.ledger();
-        let mut reader = self.log.reader(ReaderOptions { group: self.group.clone(), with_keys: true })?;
-        for (at, bounds) in &found.bounds {
+        let owned = loop {
+            match seat.take(&*self.log, &self.group, &self.source.topics)? {
+                Owned::Unknown if shutdown.is_cancelled() => return Ok(Round::Anew),
+                Owned::Unknown => {
+                    self.component.waiting(format!("the consumer group {} is being formed", self.group));
+                    sleep(runtime, SEAT_EVERY, shutdown);
+                }
+                owned => break owned,
+            }
+        };
+        let ledger = runtime.block_on(journal.refresh())?;
+        let mut reader = self.log.reader(ReaderOptions { with_keys: true })?;
+        let mine: BTreeSet<TopicPartition> = found.bounds.keys().filter(|at| owned.holds(at)).cloned().collect();
+        let mut stopped: BTreeMap<TopicPartition, String> = BTreeMap::new();
+        for (at, bounds) in found.bounds.iter().filter(|(at, _)| mine.contains(*at)) {
             let next = ledger.archived(at);
             if next < bounds.earliest {
                 stopped.insert(at.clone(), lost_message(at, next, bounds.earliest));
             } else if next > bounds.end {
                 stopped
                     .insert(at.clone(), format!("{at} ends at {}, but the archive holds it up to {next}", bounds.end));
-            } else {
-                stopped.remove(at);
             }
         }
-        let readable: BTreeSet<TopicPartition> =
-            found.bounds.keys().filter(|at| !stopped.contains_key(*at)).cloned().collect();
+        let readable: BTreeSet<TopicPartition> = mine.iter().filter(|at| !stopped.contains_key(*at)).cloned().collect();
         self.assign(&mut *reader, &ledger, &readable)?;
         self.report(&ledger);
-        self.report_lag(&ledger, &found);
+        self.report_lag(&ledger, &found, &mine);
         let mut buffer = Buffer::new(Arc::clone(&self.source));
         let mut next_survey = Instant::now();
         // A pause in the stream is a good moment, if the last flush was long enough ago.
@@ -142,7 +157,7 @@ impl Collector {
                     buffer.push(&chunk, |at| ledger.archived(at));
                 }
                 Err(bifold_log::Error::OutOfRange { .. } | bifold_log::Error::Truncated { .. }) => {
-                    self.flush(runtime, &mut journal, &mut buffer, &mut *reader)?;
+                    self.flush(runtime, &mut journal, &mut buffer, seat)?;
                     return Ok(Round::Anew);
                 }
                 Err(error) => return Err(error.into()),
@@ -152,9 +167,14 @@ impl Collector {
                 || (last_record.elapsed() >= PAUSE && Instant::now() >= next_early)
                 || buffer.rows() as u64 >= self.options.flush_rows
                 || buffer.bytes() >= BUFFER_BYTES;
-            if (due || stopping) && !buffer.is_empty() {
-                let won = self.flush(runtime, &mut journal, &mut buffer, &mut *reader)?;
+            let turn = match seat.poll()? {
+                Turn::Changed if mine.iter().eq(found.bounds.keys().filter(|at| seat.owned().holds(at))) => Turn::Stay,
+                turn => turn,
+            };
+            if (due || stopping || turn != Turn::Stay) && !buffer.is_empty() {
+                let won = self.flush(runtime, &mut journal, &mut buffer, seat)?;
                 if !won {
+                    seat.release();
                     return Ok(if stopping { Round::Stopped } else { Round::Anew });
                 }
                 next_early = Instant::now() + self.options.flush_interval;
@@ -162,14 +182,20 @@ impl Collector {
             if stopping {
                 return Ok(Round::Stopped);
             }
+            if turn != Turn::Stay {
+                // What was read is archived, so that whoever gets the partitions goes on from there.
+                seat.release();
+                tracing::info!(source = self.source.name, "the group has shared out the partitions anew");
+                return Ok(Round::Anew);
+            }
             if Instant::now() >= next_survey {
                 next_survey = Instant::now() + SURVEY_EVERY;
                 match runtime.block_on(survey(&*self.log, &self.source.topics)) {
                     Ok(now) => {
                         runtime.block_on(journal.begin(&now.ids, &now.earliest()))?;
-                        self.report_lag(&journal.ledger(), &now);
+                        self.report_lag(&journal.ledger(), &now, &mine);
                         if now.bounds.len() != found.bounds.len() {
-                            self.flush(runtime, &mut journal, &mut buffer, &mut *reader)?;
+                            self.flush(runtime, &mut journal, &mut buffer, seat)?;
                             return Ok(Round::Anew);
                         }
                     }
@@ -199,7 +225,7 @@ impl Collector {
         runtime: &Handle,
         journal: &mut Journal,
         buffer: &mut Buffer,
-        reader: &mut dyn Reader,
+        seat: &mut Seat,
     ) -> Result<bool, Error> {
         if buffer.is_empty() {
             return Ok(true);
@@ -207,10 +233,11 @@ impl Collector {
         let taken = buffer.take();
         let nonce = Nonce(uuid::Uuid::new_v4().simple().to_string());
         let mut backoff = Backoff::default();
+        let until = Instant::now() + FLUSH_WITHIN;
         let body = loop {
             match runtime.block_on(self.write_files(journal, &nonce, &taken)) {
                 Ok(body) => break body,
-                Err(Error::Store(e)) if e.kind() == Kind::Unavailable => {
+                Err(Error::Store(e)) if e.kind() == Kind::Unavailable && Instant::now() < until => {
                     self.component.waiting(e.to_string());
                     std::thread::sleep(backoff.pause());
                 }
@@ -224,7 +251,7 @@ impl Collector {
                 // Somebody took the number: the same entry stands elsewhere only if the archive still ends there.
                 Ok(Appended::Lost) => {}
                 Err(e) if e.kind() == Kind::Refused => return Ok(false),
-                Err(e) if e.kind() == Kind::Unavailable => {
+                Err(e) if e.kind() == Kind::Unavailable && Instant::now() < until => {
                     self.component.waiting(e.to_string());
                     std::thread::sleep(backoff.pause());
                     if let Err(e) = runtime.block_on(journal.refresh()) {
@@ -236,7 +263,7 @@ impl Collector {
         }
         failpoint("collect.archived");
         self.report(&journal.ledger());
-        reader.commit(&taken.ranges.ends());
+        seat.commit(&taken.ranges.ends());
         failpoint("collect.group_told");
         Ok(true)
     }
@@ -273,7 +300,7 @@ impl Collector {
         }
     }
 
-    fn report_lag(&self, ledger: &Ledger, survey: &bifold_log::Survey) {
+    fn report_lag(&self, ledger: &Ledger, survey: &bifold_log::Survey, mine: &BTreeSet<TopicPartition>) {
         for (at, bounds) in &survey.bounds {
             let labels = [
                 ("source", self.source.name.clone()),
@@ -281,7 +308,9 @@ impl Collector {
                 ("partition", at.partition.to_string()),
                 ("role", "collect".to_string()),
             ];
-            metrics::gauge!("bifold_lag_offsets", &labels).set((bounds.end - ledger.archived(at)).max(0) as f64);
+            // What is another's is the other's to tell.
+            let lag = if mine.contains(at) { (bounds.end - ledger.archived(at)).max(0) } else { 0 };
+            metrics::gauge!("bifold_lag_offsets", &labels).set(lag as f64);
         }
     }
 }

@@ -10,7 +10,7 @@ use bifold_config::Config;
 use bifold_fold::live::{LiveAnswer, LiveRequest};
 use bifold_log::Log;
 use bifold_service::{Shutdown, StartLimit, bind, health_routes, install_metrics};
-use bifold_serving::{Catalog, HttpSpeed, SourceSpec, SpeedSource};
+use bifold_serving::{Catalog, SourceSpec, SpeedSource, speed_source};
 use bifold_speed::{Folder, Live};
 
 use crate::args::{Common, Service};
@@ -26,8 +26,8 @@ struct LocalSpeed(BTreeMap<String, Live>);
 
 #[async_trait::async_trait]
 impl SpeedSource for LocalSpeed {
-    async fn live(&self, source: &str, request: &LiveRequest) -> Option<LiveAnswer> {
-        Some(self.0.get(source)?.answer(request))
+    async fn live(&self, source: &str, request: &LiveRequest) -> Vec<LiveAnswer> {
+        self.0.get(source).map(|live| live.answer(request)).into_iter().collect()
     }
 }
 
@@ -116,8 +116,8 @@ pub(crate) async fn serve(common: &Common, service: &Service) -> Result<(), Exit
     role.drain = context.config.serve.drain;
     let log = open_log(&context, &role).await?;
     let metrics = install_metrics();
-    let speed = context.config.serve.speed.iter().map(|url| Arc::new(HttpSpeed::new(url)) as Arc<dyn SpeedSource>);
-    let catalog = catalog(&context, &log, speed.collect())?;
+    let speed = context.config.serve.speed.iter().map(|item| speed_source(item)).collect::<Result<_, _>>();
+    let catalog = catalog(&context, &log, speed.map_err(|e| Exit::Usage(format!("serve.speed: {e}")))?)?;
     let limit = StartLimit::new(context.config.startup_timeout);
     let component = role.readiness.component("serve");
     role.watch("serve", watch_store(Arc::clone(&catalog), component, limit, role.shutdown.clone()));

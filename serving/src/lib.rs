@@ -26,4 +26,4 @@ pub use api::routes;
 pub use catalog::{Catalog, SourceSpec};
 pub use events::key_of;
 pub use problem::Problem;
-pub use speed::{HttpSpeed, SpeedSource};
+pub use speed::{SpeedSource, speed_source};

@@ -147,7 +147,7 @@ async fn answer_source(
         let versions: Vec<VersionId> = covers.iter().map(|(_, cover)| cover.version.clone()).collect();
         let have = versions.iter().flat_map(|version| source.slices_of(version)).collect();
         let request = LiveRequest { versions, after: ledger.number, have };
-        let asked_all = catalog.speed.iter().map(|instance| instance.live(&source.source.name, &request));
+        let asked_all = catalog.speed.iter().map(|instances| instances.live(&source.source.name, &request));
         let live: Vec<_> = futures::future::join_all(asked_all).await.into_iter().flatten().collect();
         // An instance that stands further in the ledger may have dropped what we would need of it.
         if live.iter().any(|answer| answer.ledger > ledger.number) && retry < RETRIES {

@@ -19,7 +19,7 @@ use bifold_config::Speed;
 use bifold_fold::live::SliceId;
 use bifold_fold::{Source, View, delta};
 use bifold_ledger::{Body, Ledger, Nonce, Offsets, TopicPartition, Toward};
-use bifold_log::{Log, Reader, ReaderOptions, Start, Survey, survey};
+use bifold_log::{Log, Owned, Reader, ReaderOptions, Seat, Start, Survey, Turn, survey};
 use bifold_service::{Backoff, Component, Shutdown, StartLimit};
 use bifold_store::failpoint::failpoint;
 use bifold_store::{Appended, Journal, Kind, SourceFiles};
@@ -40,6 +40,10 @@ const PAUSE: Duration = Duration::from_millis(500);
 const SURVEY_EVERY: Duration = Duration::from_secs(5);
 /// How often the ledger is read while nothing is committed.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often the group is asked while it is being formed.
+const SEAT_EVERY: Duration = Duration::from_millis(50);
+/// How long a commit is tried before the instance gives its partitions to others, who may reach the store.
+const COMMIT_WITHIN: Duration = Duration::from_secs(30);
 /// Bytes of slices beyond which an epoch is committed early.
 const EPOCH_BYTES: usize = 512 << 20;
 
@@ -56,7 +60,7 @@ pub struct Folder {
     pub files: SourceFiles,
     /// By interval and size.
     pub options: Speed,
-    /// The consumer group that is told how far it is.
+    /// The consumer group whose members share the partitions.
     pub group: String,
     /// Where it says what it waits for.
     pub component: Component,
@@ -69,6 +73,16 @@ pub struct Folder {
 enum Round {
     Stopped,
     Anew,
+}
+
+/// What lasts longer than a round.
+struct Going {
+    /// Whether it has worked once: from then on it is patient.
+    begun: bool,
+    /// Whether it has said which versions the pipeline has.
+    decided: bool,
+    ids: Ids,
+    seat: Seat,
 }
 
 /// Gives the ids of one fold's slices.
@@ -92,15 +106,18 @@ impl Folder {
     /// What cannot be mended by waiting; at start also what the limit did not suffice for.
     pub fn run(mut self, runtime: &Handle, shutdown: &Shutdown) -> Result<(), Error> {
         let mut backoff = Backoff::default();
-        let (mut begun, mut decided) = (false, false);
-        let mut ids = Ids { nonce: uuid::Uuid::new_v4().simple().to_string(), fold: 0, slice: 0 };
+        let ids = Ids { nonce: uuid::Uuid::new_v4().simple().to_string(), fold: 0, slice: 0 };
+        let mut going = Going { begun: false, decided: false, ids, seat: Seat::default() };
         while !shutdown.is_cancelled() {
-            ids.fold += 1;
-            match self.round(runtime, shutdown, &mut begun, &mut decided, &mut ids) {
+            going.ids.fold += 1;
+            match self.round(runtime, shutdown, &mut going) {
                 Ok(Round::Stopped) => return Ok(()),
                 Ok(Round::Anew) => backoff = Backoff::default(),
-                Err(error) if error.is_transient() && (begun || !self.limit.is_over()) => {
+                Err(error) if error.is_transient() && (going.begun || !self.limit.is_over()) => {
                     self.component.waiting(error.to_string());
+                    if matches!(error, Error::Store(_)) {
+                        going.seat.leave();
+                    }
                     sleep(runtime, backoff.pause(), shutdown);
                 }
                 Err(error) => return Err(error),
@@ -110,39 +127,34 @@ impl Folder {
         Ok(())
     }
 
-    fn round(
-        &mut self,
-        runtime: &Handle,
-        shutdown: &Shutdown,
-        begun: &mut bool,
-        decided: &mut bool,
-        ids: &mut Ids,
-    ) -> Result<Round, Error> {
+    fn round(&mut self, runtime: &Handle, shutdown: &Shutdown, going: &mut Going) -> Result<Round, Error> {
         let found = runtime.block_on(survey(&*self.log, &self.source.topics))?;
         if !found.missing.is_empty() {
             self.component.waiting(format!("topic {} does not exist", found.missing.join(", ")));
-            *begun = true;
+            going.begun = true;
             sleep(runtime, Duration::from_secs(1), shutdown);
             return Ok(Round::Anew);
         }
         let mut journal = runtime.block_on(Journal::open_to_write(self.files.clone(), "speed"))?;
         runtime.block_on(journal.begin(&found.ids, &found.earliest()))?;
-        runtime.block_on(self.declare(&mut journal, *decided))?;
-        *decided = true;
-        *begun = true;
-        let mut ledger = journal.ledger();
+        runtime.block_on(self.declare(&mut journal, going.decided))?;
+        going.decided = true;
+        going.begun = true;
+        let Some(owned) = self.take_seat(runtime, shutdown, &mut going.seat)? else { return Ok(Round::Anew) };
+        let mut ledger = runtime.block_on(journal.refresh())?;
         let mut folds = runtime.block_on(Folds::of(&ledger))?;
-        let stopped = unreadable(&ledger, &found);
-        let mut reader = self.log.reader(ReaderOptions { group: self.group.clone(), with_keys: false })?;
-        assign(&mut *reader, &ledger, found.bounds.keys().filter(|at| !stopped.contains_key(*at)))?;
-        let mut epoch = self.open(&ledger, &found, &folds);
+        let mine: BTreeSet<TopicPartition> = found.bounds.keys().filter(|at| owned.holds(at)).cloned().collect();
+        let stopped = unreadable(&ledger, &found, &mine);
+        let mut reader = self.log.reader(ReaderOptions { with_keys: false })?;
+        assign(&mut *reader, &ledger, mine.iter().filter(|at| !stopped.contains_key(*at)))?;
+        let mut epoch = self.open(&ledger, &mine, &folds);
         let (mut next_survey, mut next_look) = (Instant::now(), Instant::now() + LOOK_EVERY);
         // A pause in the stream is a good moment to commit, if the last epoch was committed long enough ago.
         let (mut last_record, mut next_early) = (Instant::now(), Instant::now());
         self.live.note_ledger(&ledger);
         self.live.offer(&epoch);
         self.report(&ledger);
-        self.report_lag(&epoch, &found);
+        self.report_lag(&epoch, &found, &mine);
         match stopped.is_empty() {
             true => self.component.ready(),
             false => self.component.waiting(stopped.values().cloned().collect::<Vec<_>>().join("; ")),
@@ -152,7 +164,7 @@ impl Folder {
                 Ok(chunk) if chunk.is_empty() => {}
                 Ok(chunk) => {
                     last_record = Instant::now();
-                    let newest = runtime.block_on(folds.fold(&chunk, &mut epoch, || ids.next()))?;
+                    let newest = runtime.block_on(folds.fold(&chunk, &mut epoch, || going.ids.next()))?;
                     epoch.newest_event_us = epoch.newest_event_us.max(newest);
                     self.live.offer(&epoch);
                     let folded = ledger.events_folded + epoch.events;
@@ -169,21 +181,34 @@ impl Folder {
                 || (last_record.elapsed() >= PAUSE && Instant::now() >= next_early)
                 || epoch.events >= self.options.epoch_rows
                 || epoch.bytes() >= EPOCH_BYTES;
-            if (due || stopping) && !epoch.ranges.is_empty() {
+            let turn = match going.seat.poll()? {
+                Turn::Changed if mine.iter().eq(found.bounds.keys().filter(|at| going.seat.owned().holds(at))) => {
+                    Turn::Stay
+                }
+                turn => turn,
+            };
+            if (due || stopping || turn != Turn::Stay) && !epoch.ranges.is_empty() {
                 let Some(number) = self.commit(runtime, &mut journal, &folds, &epoch)? else {
+                    going.seat.release();
                     return Ok(if stopping { Round::Stopped } else { Round::Anew });
                 };
                 ledger = journal.ledger();
-                reader.commit(&epoch.ranges.ends());
+                going.seat.commit(&epoch.ranges.ends());
                 failpoint("speed.group_told");
                 next_early = Instant::now() + self.options.epoch_interval;
-                ids.fold += 1;
+                going.ids.fold += 1;
                 let next = Epoch::new(ledger.number, epoch.end(), folds.versions.iter().cloned());
                 let done = std::mem::replace(&mut epoch, next);
                 metrics::counter!("bifold_epochs_total", "source" => self.source.name.clone()).increment(1);
                 self.live.committed(number, done, &epoch);
                 self.live.note_ledger(&ledger);
                 self.report(&ledger);
+            }
+            if turn != Turn::Stay && !stopping {
+                // What is read of other partitions was committed, so that whoever gets them goes on from there.
+                going.seat.release();
+                tracing::info!(source = self.source.name, "the group has shared out the partitions anew");
+                return Ok(Round::Anew);
             }
             if stopping {
                 return Ok(Round::Stopped);
@@ -199,7 +224,7 @@ impl Folder {
                 if !still_valid(&ledger, &epoch, &folds) {
                     return Ok(Round::Anew);
                 }
-                if !stopped.is_empty() && unreadable(&ledger, &found).len() < stopped.len() {
+                if !stopped.is_empty() && unreadable(&ledger, &found, &mine).len() < stopped.len() {
                     return Ok(Round::Anew);
                 }
             }
@@ -208,7 +233,7 @@ impl Folder {
                 match runtime.block_on(survey(&*self.log, &self.source.topics)) {
                     Ok(now) => {
                         runtime.block_on(journal.begin(&now.ids, &now.earliest()))?;
-                        self.report_lag(&epoch, &now);
+                        self.report_lag(&epoch, &now, &mine);
                         if stopped.is_empty() {
                             self.component.ready();
                         }
@@ -252,8 +277,22 @@ impl Folder {
         Ok(())
     }
 
-    fn open(&self, ledger: &Ledger, found: &Survey, folds: &Folds) -> Epoch {
-        let start: Offsets = found.bounds.keys().map(|at| (at.clone(), ledger.frontier(at))).collect();
+    /// Waits until the group has given this instance its partitions. None if it is told to end meanwhile.
+    fn take_seat(&self, runtime: &Handle, shutdown: &Shutdown, seat: &mut Seat) -> Result<Option<Owned>, Error> {
+        loop {
+            match seat.take(&*self.log, &self.group, &self.source.topics)? {
+                Owned::Unknown if shutdown.is_cancelled() => return Ok(None),
+                Owned::Unknown => {
+                    self.component.waiting(format!("the consumer group {} is being formed", self.group));
+                    sleep(runtime, SEAT_EVERY, shutdown);
+                }
+                owned => return Ok(Some(owned)),
+            }
+        }
+    }
+
+    fn open(&self, ledger: &Ledger, mine: &BTreeSet<TopicPartition>, folds: &Folds) -> Epoch {
+        let start: Offsets = mine.iter().map(|at| (at.clone(), ledger.frontier(at))).collect();
         Epoch::new(ledger.number, start, folds.versions.iter().cloned())
     }
 
@@ -271,9 +310,11 @@ impl Folder {
         let nonce = Nonce(uuid::Uuid::new_v4().simple().to_string());
         let path = self.files.layout.delta(journal.ledger().number + 1, &nonce, &epoch.ranges);
         let mut backoff = Backoff::default();
+        let until = Instant::now() + COMMIT_WITHIN;
         let file = loop {
             match runtime.block_on(self.files.put(path.clone(), bytes.clone(), rows)) {
                 Ok(file) => break file,
+                Err(e) if Instant::now() >= until => return Err(e.into()),
                 Err(e) => {
                     self.component.waiting(e.to_string());
                     std::thread::sleep(backoff.pause());
@@ -293,7 +334,7 @@ impl Folder {
                 // Somebody took the number: the entry may stand at the next one if every rule allows it there.
                 Ok(Appended::Lost) => {}
                 Err(e) if e.kind() == Kind::Refused => return Ok(None),
-                Err(e) if e.kind() == Kind::Unavailable => {
+                Err(e) if e.kind() == Kind::Unavailable && Instant::now() < until => {
                     self.component.waiting(e.to_string());
                     std::thread::sleep(backoff.pause());
                     if let Err(e) = runtime.block_on(journal.refresh()) {
@@ -318,7 +359,7 @@ impl Folder {
         }
     }
 
-    fn report_lag(&self, epoch: &Epoch, survey: &Survey) {
+    fn report_lag(&self, epoch: &Epoch, survey: &Survey, mine: &BTreeSet<TopicPartition>) {
         let end = epoch.end();
         let mut behind = 0;
         for (at, bounds) in &survey.bounds {
@@ -328,7 +369,8 @@ impl Folder {
                 ("partition", at.partition.to_string()),
                 ("role", "speed".to_string()),
             ];
-            let lag = (bounds.end - end.or_zero(at)).max(0);
+            // What is another's is the other's to tell.
+            let lag = if mine.contains(at) { (bounds.end - end.or_zero(at)).max(0) } else { 0 };
             behind += lag;
             metrics::gauge!("bifold_lag_offsets", &labels).set(lag as f64);
         }
@@ -351,9 +393,9 @@ fn still_valid(ledger: &Ledger, epoch: &Epoch, folds: &Folds) -> bool {
 }
 
 /// Partitions that cannot be read from the effective frontier, and why.
-fn unreadable(ledger: &Ledger, found: &Survey) -> BTreeMap<TopicPartition, String> {
+fn unreadable(ledger: &Ledger, found: &Survey, mine: &BTreeSet<TopicPartition>) -> BTreeMap<TopicPartition, String> {
     let mut stopped = BTreeMap::new();
-    for (at, bounds) in &found.bounds {
+    for (at, bounds) in found.bounds.iter().filter(|(at, _)| mine.contains(*at)) {
         let next = ledger.frontier(at);
         if next < bounds.earliest {
             let archived = ledger.archived(at) >= bounds.earliest;

@@ -372,4 +372,8 @@ impl bifold_log::Log for NoLog {
     fn reader(&self, _: bifold_log::ReaderOptions) -> Result<Box<dyn bifold_log::Reader>, bifold_log::Error> {
         Err(no_log())
     }
+
+    fn join(&self, _: &str, _: &[String]) -> Result<Box<dyn bifold_log::Member>, bifold_log::Error> {
+        Err(no_log())
+    }
 }

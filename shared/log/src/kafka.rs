@@ -1,9 +1,9 @@
 //! Apache Kafka, through librdkafka.
 //!
-//! Partitions are assigned, never subscribed to: the ledger decides who wins, so a restarted process reads on at once
-//! instead of after a session timeout. Positions come from the records and from the end-of-partition events, which pass
-//! over transaction markers.
+//! Readers are assigned partitions; which ones, a member of the group says, which is a consumer of its own. Positions come from
+//! the records and from the end-of-partition events, which pass over transaction markers.
 
+mod member;
 mod native;
 mod reader;
 
@@ -19,7 +19,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
-use crate::{Bounds, Error, Log, NewRecord, Reader, ReaderOptions, Topic};
+use crate::{Bounds, Error, Log, Member, NewRecord, Reader, ReaderOptions, Topic};
 
 /// How long one question to the brokers may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,6 +66,7 @@ const PRODUCER: [(&str, &str); 9] = [
 pub struct KafkaLog {
     brokers: String,
     config: ClientConfig,
+    properties: BTreeMap<String, String>,
     questions: Arc<BaseConsumer>,
     producer: tokio::sync::OnceCell<FutureProducer>,
 }
@@ -95,6 +96,7 @@ impl KafkaLog {
         Ok(Self {
             brokers: brokers.to_string(),
             config,
+            properties: properties.clone(),
             questions: Arc::new(questions),
             producer: tokio::sync::OnceCell::new(),
         })
@@ -215,7 +217,13 @@ impl Log for KafkaLog {
     }
 
     fn reader(&self, options: ReaderOptions) -> Result<Box<dyn Reader>, Error> {
-        let consumer = consumer(&self.config, &options.group)?;
+        let consumer = consumer(&self.config, "bifold-reader")?;
         Ok(Box::new(reader::KafkaReader::new(consumer, options.with_keys, self.brokers.clone())))
+    }
+
+    fn join(&self, group: &str, topics: &[String]) -> Result<Box<dyn Member>, Error> {
+        let own: Vec<&String> = self.properties.keys().collect();
+        let member = member::KafkaMember::new(&self.config, &own, group, topics);
+        Ok(Box::new(member.map_err(|e| Error::Invalid { why: e.to_string() })?))
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A log holds topics; a topic, numbered partitions; a partition, records at rising offsets. [`Log`] describes topics,
 //! knows where partitions start and end, appends, and gives [`Reader`]s. A reader delivers [`Chunk`]s: records and the
-//! positions reached, which pass over what no reader may see (transaction markers, aborted records).
+//! positions reached, which pass over what no reader may see (transaction markers, aborted records). Several instances
+//! share a topic's partitions as [`Member`]s of a group.
 //!
 //! - [`kafka`]: Apache Kafka, through librdkafka
 //! - [`local`]: an embedded log in a directory, for one process
@@ -11,6 +12,7 @@ pub mod chunk;
 pub mod error;
 pub mod kafka;
 pub mod local;
+pub mod member;
 pub mod murmur2;
 pub mod survey;
 
@@ -24,6 +26,7 @@ pub use chunk::{Chunk, ChunkBuilder, Header, Record};
 pub use error::Error;
 pub use kafka::KafkaLog;
 pub use local::LocalLog;
+pub use member::{Alone, Member, Owned, Seat, Turn};
 pub use survey::{Survey, survey};
 
 /// What a log says of a topic.
@@ -65,10 +68,8 @@ pub struct Start {
 }
 
 /// How a reader reads.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct ReaderOptions {
-    /// The consumer group under which positions are committed for monitoring.
-    pub group: String,
     /// Whether keys and headers are delivered.
     pub with_keys: bool,
 }
@@ -106,6 +107,12 @@ pub trait Log: Send + Sync + Debug {
     /// # Errors
     /// [`Error::Invalid`] if the log's configuration cannot be used.
     fn reader(&self, options: ReaderOptions) -> Result<Box<dyn Reader>, Error>;
+
+    /// Joins `group`, whose members share the partitions of `topics`. Dropping the member leaves it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the log's configuration cannot be used.
+    fn join(&self, group: &str, topics: &[String]) -> Result<Box<dyn Member>, Error>;
 }
 
 /// Reads partitions. Its calls block: it lives on a thread of its own.
@@ -123,7 +130,4 @@ pub trait Reader: Send {
     /// [`Error::OutOfRange`] if a position is no longer in the log; [`Error::Truncated`] if the log was cut and written
     /// anew below it. Other partitions may go on after [`assign`](Self::assign).
     fn poll(&mut self, max_records: usize, wait: Duration) -> Result<Chunk, Error>;
-
-    /// Tells monitoring tools how far this reader's group is. Best effort; nothing is ever read from there.
-    fn commit(&mut self, positions: &Offsets);
 }

@@ -14,7 +14,7 @@ use bifold_ledger::{Offsets, TopicPartition};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::murmur2::partition_of;
-use crate::{Bounds, Chunk, ChunkBuilder, Error, Log, NewRecord, Reader, ReaderOptions, Start, Topic};
+use crate::{Alone, Bounds, Chunk, ChunkBuilder, Error, Log, Member, NewRecord, Reader, ReaderOptions, Start, Topic};
 
 /// Topics: name to (number, id, partitions).
 const TOPICS: TableDefinition<&str, (u32, &str, i32)> = TableDefinition::new("topics");
@@ -228,6 +228,10 @@ impl Log for LocalLog {
             turn: 0,
         }))
     }
+
+    fn join(&self, _group: &str, _topics: &[String]) -> Result<Box<dyn Member>, Error> {
+        Ok(Box::new(Alone))
+    }
 }
 
 struct LocalReader {
@@ -272,8 +276,6 @@ impl Reader for LocalReader {
             }
         }
     }
-
-    fn commit(&mut self, _positions: &Offsets) {}
 }
 
 impl LocalReader {

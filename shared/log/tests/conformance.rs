@@ -51,7 +51,6 @@ suite! {
     poll_wakes_upon_an_append
     poll_of_a_quiet_log_ends
     readers_do_not_disturb_each_other
-    commit_moves_no_reader
     bounds_tell_start_and_end
     bounds_of_what_does_not_exist_are_missing
     a_position_beyond_the_end_is_out_of_range
@@ -72,4 +71,5 @@ suite! {
     a_position_beyond_the_end_of_its_leader_epoch_is_truncated
     a_record_beyond_the_limit_is_refused_for_good
     committed_positions_are_seen_by_monitoring_tools
+    members_share_partitions_and_release_before_others_take
 }

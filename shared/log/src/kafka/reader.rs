@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bifold_ledger::{Offsets, TopicPartition};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::{Offset, TopicPartitionList};
+use bifold_ledger::TopicPartition;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::native::{Batch, Event};
 use crate::{Chunk, ChunkBuilder, Error, Reader, Start};
@@ -109,18 +108,6 @@ impl Reader for KafkaReader {
         match failure {
             Some(failure) => Err(failure),
             None => Ok(chunk.build()),
-        }
-    }
-
-    fn commit(&mut self, positions: &Offsets) {
-        let mut list = TopicPartitionList::new();
-        for (at, next) in positions.iter() {
-            if let Err(error) = list.add_partition_offset(&at.topic, at.partition, Offset::Offset(next)) {
-                tracing::debug!(%error, "a position was not committed to the group");
-            }
-        }
-        if let Err(error) = self.consumer.commit(&list, CommitMode::Async) {
-            tracing::debug!(%error, "positions were not committed to the group");
         }
     }
 }

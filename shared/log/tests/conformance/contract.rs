@@ -330,20 +330,6 @@ pub(crate) fn readers_do_not_disturb_each_other(on: &Subject) {
     assert_eq!(other.offsets(), (400..1_000).collect::<Vec<_>>());
 }
 
-pub(crate) fn commit_moves_no_reader(on: &Subject) {
-    let topic = on.topic(1);
-    let ends = on.append_numbers(&topic, 1_000);
-    let mut reading = on.read(&starts(&topic, 1));
-    reading.until_by(&end(&topic, 0, 100), 100);
-    reading.reader.commit(&end(&topic, 0, 700));
-    reading.reader.commit(&Offsets::default());
-    reading.until(&ends);
-    assert_eq!(reading.offsets(), (0..1_000).collect::<Vec<_>>());
-    reading.assign(&[start(&topic, 0, 50)]);
-    reading.until(&ends);
-    assert_eq!(reading.offsets(), (50..1_000).collect::<Vec<_>>());
-}
-
 pub(crate) fn bounds_tell_start_and_end(on: &Subject) {
     let (three, one) = (on.topic(3), on.topic(1));
     assert!(on.try_bounds(&[]).expect("nothing is asked").is_empty());

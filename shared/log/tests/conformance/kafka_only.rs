@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bifold_ledger::TopicPartition;
-use bifold_log::{Error, KafkaLog, Log, Start};
+use bifold_log::{Error, KafkaLog, Log, Member, Owned, Start, Turn};
 use rdkafka::admin::AdminOptions;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -249,8 +249,6 @@ pub(crate) fn an_assignment_takes_leader_epochs(on: &Subject) {
     reading.until(&ends);
     let leader_epoch = reading.epochs[0];
     for next in [0, 30, 100, 1] {
-        // A commit under way makes assigning take its time.
-        reading.reader.commit(&end(&topic, 0, 30));
         reading.assign(&[Start { at: TopicPartition::new(&topic, 0), next, leader_epoch }]);
         reading.until(&ends);
         assert_eq!(reading.offsets(), (next..100).collect::<Vec<_>>());
@@ -297,9 +295,11 @@ pub(crate) fn a_record_beyond_the_limit_is_refused_for_good(on: &Subject) {
 pub(crate) fn committed_positions_are_seen_by_monitoring_tools(on: &Subject) {
     let topic = on.topic(2);
     let group = format!("bifold-conformance-{}", uuid::Uuid::new_v4());
-    let options = bifold_log::ReaderOptions { group: group.clone(), with_keys: false };
-    let mut reader = on.log.reader(options).expect("the log gives readers");
-    reader.assign(&starts(&topic, 2)).expect("an assignment");
+    let mut member = on.log.join(&group, std::slice::from_ref(&topic)).expect("a group takes members");
+    eventually("the group is formed", || {
+        member.poll().expect("the group is there");
+        matches!(member.owned(), Owned::These(_))
+    });
     let tool: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", &on.brokers)
         .set("group.id", &group)
@@ -310,12 +310,59 @@ pub(crate) fn committed_positions_are_seen_by_monitoring_tools(on: &Subject) {
     for next in [3, 7] {
         let committed = end(&topic, 1, next);
         eventually("the group is at the position", || {
-            reader.commit(&committed);
-            reader.poll(10, Duration::from_millis(50)).expect("the reader reads");
+            member.commit(&committed);
+            member.poll().expect("the group is there");
             let told = tool.committed_offsets(list.clone(), Duration::from_secs(10)).expect("the group's positions");
             told.elements()[0].offset() == Offset::Offset(next)
         });
     }
+}
+
+/// Polls all members until each partition has one owner. A member that has to release something does so `after` it was asked.
+fn settle(members: &mut [Box<dyn Member>], partitions: usize, mut after: impl FnMut(usize, &dyn Member)) {
+    eventually("every partition has one owner", || {
+        for (i, member) in members.iter_mut().enumerate() {
+            if member.poll().expect("the group is there") == Turn::Release {
+                after(i, &**member);
+                member.release();
+            }
+        }
+        let sets: Vec<_> = members.iter().map(|member| member.owned()).collect();
+        let mut all = std::collections::BTreeSet::new();
+        let mut count = 0;
+        for set in &sets {
+            let Owned::These(set) = set else { return false };
+            count += set.len();
+            all.extend(set.iter().cloned());
+        }
+        count == partitions && all.len() == partitions && sets.iter().all(|set| *set != Owned::These([].into()))
+    });
+}
+
+pub(crate) fn members_share_partitions_and_release_before_others_take(on: &Subject) {
+    let topic = on.topic(6);
+    let group = format!("bifold-conformance-{}", uuid::Uuid::new_v4());
+    let join = || on.log.join(&group, std::slice::from_ref(&topic)).expect("a group takes members");
+    let mut members = vec![join()];
+    assert_eq!(members[0].owned(), Owned::All, "nobody else is there: it begins at once");
+    settle(&mut members, 6, |_, _| panic!("nobody takes anything away"));
+    members.push(join());
+    assert!(members[1].owned() != Owned::Unknown || !members[1].owned().holds(&TopicPartition::new(&topic, 0)));
+    let mut asked = 0;
+    settle(&mut members, 6, |i, member| {
+        assert_eq!(i, 0, "the newcomer has nothing to give");
+        assert!(matches!(member.owned(), Owned::These(set) if set.len() == 6), "owned until it is released");
+        asked += 1;
+    });
+    assert_eq!(asked, 1);
+    members.push(join());
+    assert_eq!(members[2].owned(), Owned::Unknown, "two are there: it waits for its share");
+    settle(&mut members, 6, |_, _| {});
+    // One leaves in order: the others have everything soon.
+    drop(members.remove(1));
+    settle(&mut members, 6, |_, _| {});
+    drop(members.remove(0));
+    settle(&mut members, 6, |_, _| {});
 }
 
 /// `BIFOLD_TEST_KAFKA_RESTART` is a shell command that restarts the broker and returns when it is ready. The leader epoch

@@ -117,8 +117,7 @@ impl Subject {
     }
 
     fn read_with(&self, starts: &[Start], with_keys: bool) -> Reading {
-        let group = format!("bifold-conformance-{}", uuid::Uuid::new_v4());
-        let reader = self.log.reader(ReaderOptions { group, with_keys }).expect("the log gives readers");
+        let reader = self.log.reader(ReaderOptions { with_keys }).expect("the log gives readers");
         let mut reading = Reading { reader, starts: vec![], next: vec![], epochs: vec![], seen: vec![] };
         reading.assign(starts);
         reading
