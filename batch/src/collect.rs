@@ -126,7 +126,7 @@ impl Collector {
         let mine: BTreeSet<TopicPartition> = found.bounds.keys().filter(|at| owned.holds(at)).cloned().collect();
         let mut stopped: BTreeMap<TopicPartition, String> = BTreeMap::new();
         for (at, bounds) in found.bounds.iter().filter(|(at, _)| mine.contains(*at)) {
-            let next = ledger.archived(at);
+            let next = ledger.past_lost(at, ledger.archived(at));
             if next < bounds.earliest {
                 stopped.insert(at.clone(), lost_message(at, next, bounds.earliest));
             } else if next > bounds.end {
@@ -139,6 +139,12 @@ impl Collector {
         self.report(&ledger);
         self.report_lag(&ledger, &found, &mine);
         let mut buffer = Buffer::new(Arc::clone(&self.source));
+        for at in &readable {
+            let (start, end) = (ledger.archived(at), ledger.past_lost(at, ledger.archived(at)));
+            if end > start {
+                buffer.pass(at, start, end);
+            }
+        }
         let mut next_survey = Instant::now();
         // A pause in the stream is a good moment, if the last flush was long enough ago.
         let (mut last_record, mut next_early) = (Instant::now(), Instant::now());
@@ -193,6 +199,17 @@ impl Collector {
                 match runtime.block_on(survey(&*self.log, &self.source.topics)) {
                     Ok(now) => {
                         runtime.block_on(journal.begin(&now.ids, &now.earliest()))?;
+                        if !stopped.is_empty() {
+                            let ledger = runtime.block_on(journal.refresh())?;
+                            let goes_on = |at: &TopicPartition| {
+                                let next = ledger.past_lost(at, ledger.archived(at));
+                                now.bounds.get(at).is_some_and(|bounds| (bounds.earliest..=bounds.end).contains(&next))
+                            };
+                            if stopped.keys().any(goes_on) {
+                                self.flush(runtime, &mut journal, &mut buffer, seat)?;
+                                return Ok(Round::Anew);
+                            }
+                        }
                         self.report_lag(&journal.ledger(), &now, &mine);
                         if now.bounds.len() != found.bounds.len() {
                             self.flush(runtime, &mut journal, &mut buffer, seat)?;
@@ -211,10 +228,12 @@ impl Collector {
         ledger: &Ledger,
         readable: &BTreeSet<TopicPartition>,
     ) -> Result<(), bifold_log::Error> {
-        let start = |at: &TopicPartition| Start {
-            at: at.clone(),
-            next: ledger.archived(at),
-            leader_epoch: ledger.archived_epochs.get(at).copied(),
+        let start = |at: &TopicPartition| {
+            let archived = ledger.archived(at);
+            let next = ledger.past_lost(at, archived);
+            // The epoch belongs to the position.
+            let leader_epoch = ledger.archived_epochs.get(at).copied().filter(|_| next == archived);
+            Start { at: at.clone(), next, leader_epoch }
         };
         reader.assign(&readable.iter().map(start).collect::<Vec<_>>())
     }
@@ -318,7 +337,7 @@ impl Collector {
 fn lost_message(at: &TopicPartition, next: i64, earliest: i64) -> String {
     format!(
         "{at} has lost the offsets [{next}, {earliest}): they are no longer in the log and not in the archive; \
-         this partition is stopped"
+         this partition is stopped; bring them back, or go on without them: `bifold accept-loss`"
     )
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::Error;
-use crate::archive::ABSENT;
+use bifold_archive::ABSENT;
 
 /// One dead letter.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! The batch layer: the master dataset, and batch views recomputed from it.
 //!
+//! - [`audit`]: what became of every offset and every event
 //! - [`collect`]: Kafka → archive, exactly once through the ledger
-//! - [`archive`]: the archive as tables: its columns, or its payloads decoded again
 //! - [`recompute`]: archive → batch views, published atomically
 //! - [`progress`]: how far work over the archive has come
 //! - [`runs`]: what runs did, kept for people
@@ -9,7 +9,7 @@
 //! - [`verify`]: an answer against plain SQL over the payloads
 //! - [`dead_letters`]: what could not be decoded
 
-pub mod archive;
+pub mod audit;
 pub mod collect;
 pub mod dead_letters;
 pub mod error;

@@ -7,12 +7,16 @@
 //! A run is a list of groups sorted by the view's keys. By default a batch run adds one run made of the rows between the
 //! old boundary and the new; a full one starts from the origin. Neither archives nor folds.
 
+mod direct;
+mod ordered;
 mod run_file;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bifold_archive::Part;
+use bifold_archive::replay::Replay;
 use bifold_fold::states::Input;
 use bifold_fold::view::compile_stored;
 use bifold_fold::{Engine, Source, View};
@@ -26,8 +30,6 @@ use datafusion::physical_plan::union::UnionExec;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::archive::replay::Replay;
-use crate::archive::{Part, direct};
 use crate::progress::Progress;
 use crate::runs::{Run, Trigger};
 use run_file::{read_run, write_run};
@@ -176,6 +178,7 @@ impl Recompute {
                 version: version.version.clone(),
                 runs: made.runs.clone(),
                 full: version.mode == Mode::Full,
+                holes: version.holes.clone(),
             });
             built.push((version, made));
         }
@@ -211,21 +214,26 @@ impl Recompute {
             let why = format!("view {} is version {} here, not {}", view.name, view.version, plan.version);
             return Err(Error::Internal(why));
         }
-        let part = Part { from: plan.from.clone(), to: boundary.clone() };
+        let without = ledger.parts_of(&plan.holes, &plan.from, boundary);
+        let part = Part { from: plan.from.clone(), to: boundary.clone(), without };
         let decoding = view.source.decoding();
         let (same, other): (Vec<_>, Vec<_>) = part.units(ledger).partition(|(unit, _)| unit.decoding == decoding);
         let files = same.iter().chain(&other).flat_map(|(unit, _)| &unit.rows);
         self.progress.begin(format!("batch run: {}", view.name), files.map(|file| file.rows).sum());
         let mut inputs: Vec<Arc<dyn ExecutionPlan>> = vec![];
         let mut scans = vec![];
-        if same.iter().any(|(unit, _)| !unit.rows.is_empty()) {
+        let mut rows_read = 0;
+        if view.source.dedup.is_some() {
+            let table = ordered::table(&view, &self.files, ledger, &part, &self.progress)?;
+            inputs.push(view.partial(view.input_plan(&engine, table).await?)?);
+            rows_read += same.iter().chain(&other).flat_map(|(unit, _)| &unit.rows).map(|file| file.rows).sum::<u64>();
+        } else if same.iter().any(|(unit, _)| !unit.rows.is_empty()) {
             let plan = self.direct_states(&engine, &view, &same, &part).await?;
             scans.push(Arc::clone(&plan));
             inputs.push(plan);
         }
         let other: Vec<&ArchiveUnit> = other.into_iter().map(|(unit, _)| unit).collect();
-        let mut rows_read = 0;
-        if !other.is_empty() {
+        if !other.is_empty() && view.source.dedup.is_none() {
             let (states, rows) = self.replayed_states(&engine, &view, &other, &part).await?;
             rows_read += rows;
             inputs.push(view.states_plan(states)?);

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
+use bifold_archive::Part;
+use bifold_archive::replay::Replay;
 use bifold_fold::{Engine, View};
-use bifold_ledger::{Ledger, Offsets};
+use bifold_ledger::{Hole, Ledger, Offsets};
 use bifold_store::SourceFiles;
 use datafusion::datasource::MemTable;
 
 use crate::Error;
-use crate::archive::Part;
-use crate::archive::replay::Replay;
 use crate::progress::Progress;
 
 /// What a view should say.
@@ -25,7 +25,7 @@ pub struct Expected {
     pub magnitude: f64,
 }
 
-/// The rows of `view` over every archived record below `frontier`; `progress` hears how far it has come.
+/// The rows of `view` over every archived record below `frontier` but those in `holes`; `progress` hears how far it has come.
 ///
 /// # Errors
 /// A file that is missing or damaged; DataFusion's failure.
@@ -34,10 +34,10 @@ pub async fn expected(
     view: &View,
     files: &SourceFiles,
     ledger: &Ledger,
-    frontier: &Offsets,
+    (frontier, holes): (&Offsets, &[Hole]),
     progress: &Progress,
 ) -> Result<Expected, Error> {
-    let part = Part { from: ledger.origins.clone(), to: frontier.clone() };
+    let part = Part { from: ledger.origins.clone(), to: frontier.clone(), without: holes.to_vec() };
     let units: Vec<_> = part.units(ledger).map(|(unit, _)| unit).collect();
     let files_rows = units.iter().flat_map(|unit| &unit.rows).map(|file| file.rows).sum();
     progress.begin(format!("verify: {}", view.name), files_rows);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bifold_ledger::TopicPartition;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// One SQL view over a Kafka topic, exact from history and stream together.
@@ -74,6 +75,21 @@ pub(crate) enum Command {
     Check(Check),
     /// List the records of a source that could not be decoded, with reason and bytes
     DeadLetters(DeadLetters),
+    /// Leave a range of offsets out of every view, or end that; without a range, list what is left out
+    ///
+    /// Takes effect with the batch run that leaves the range out; until then every answer that counts it names it in
+    /// pending_holes. What lies in batch views already needs `bifold batch run --full`.
+    Quarantine(Quarantine),
+    /// Go on without offsets that are neither in Kafka nor in the archive
+    ///
+    /// Collect and speed stop a partition whose next offsets have been deleted. This records, for good, that they are lost;
+    /// every answer then names them in holes.
+    AcceptLoss(AcceptLoss),
+    /// Account for every offset and every event of a source: against the log, the archive and each view
+    ///
+    /// Every offset is archived, absent in the log (markers, aborted transactions), or lost; every event is counted, filtered,
+    /// deduplicated or quarantined by each view. Exits 3 if it does not come out even.
+    Audit(Audit),
     /// Append records to a source's topic: NDJSON as it is, one line, one record; CSV and Parquet as JSON, a row each
     ///
     /// With brokers it produces to Kafka; without, it posts to the running server, and if none answers, opens the local
@@ -190,6 +206,54 @@ pub(crate) struct Top {
 
 #[derive(Args, Debug)]
 pub(crate) struct DeadLetters {
+    /// The source
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+    #[command(flatten)]
+    pub(crate) shot: OneShot,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Quarantine {
+    /// The source
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+    /// The partition
+    #[arg(long, value_name = "TOPIC/PARTITION", requires_all = ["from", "to", "reason"], conflicts_with = "lift")]
+    pub(crate) partition: Option<TopicPartition>,
+    /// The first offset
+    #[arg(long, value_name = "OFFSET", requires = "partition", value_parser = clap::value_parser!(i64).range(0..))]
+    pub(crate) from: Option<i64>,
+    /// The offset after the last
+    #[arg(long, value_name = "OFFSET", requires = "partition", value_parser = clap::value_parser!(i64).range(0..))]
+    pub(crate) to: Option<i64>,
+    /// End the quarantine that this ledger entry began
+    #[arg(long, value_name = "LEDGER", requires = "reason")]
+    pub(crate) lift: Option<u64>,
+    /// Why, for whoever reads the coverage
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    #[command(flatten)]
+    pub(crate) shot: OneShot,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AcceptLoss {
+    /// The source
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+    /// Only of this partition (repeat for several)
+    #[arg(long = "partition", value_name = "TOPIC/PARTITION")]
+    pub(crate) partitions: Vec<TopicPartition>,
+    /// Why, for whoever reads the coverage
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) shot: OneShot,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Audit {
     /// The source
     #[arg(value_name = "SOURCE")]
     pub(crate) source: String,

@@ -1,6 +1,8 @@
 //! One-shot commands, a file each.
 
+pub(crate) mod audit;
 pub(crate) mod batch;
+pub(crate) mod changes;
 pub(crate) mod check;
 pub(crate) mod dead_letters;
 pub(crate) mod demo;

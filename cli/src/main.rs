@@ -63,6 +63,9 @@ async fn run(arguments: Arguments) -> Result<(), Exit> {
         Command::Views(shot) => commands::views::run(&common, shot).await,
         Command::Check(check) => commands::check::run(&common, check).await,
         Command::DeadLetters(letters) => commands::dead_letters::run(&common, letters).await,
+        Command::Quarantine(command) => commands::changes::quarantine(&common, command).await,
+        Command::AcceptLoss(command) => commands::changes::accept_loss(&common, command).await,
+        Command::Audit(audit) => commands::audit::run(&common, audit).await,
         Command::Produce(produce) => commands::produce::run(&common, produce).await,
         Command::Demo(demo) => commands::demo::run(&common, demo).await,
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use bifold_fold::View;
 use bifold_fold::live::{LiveAnswer, LiveRequest};
-use bifold_ledger::{Cover, Gap, Ledger, LiveUnit, Offsets, VersionId, chain};
+use bifold_ledger::{Cover, Gap, Hole, Holes, Ledger, LiveUnit, Offsets, VersionId, chain};
 use serde_json::{Value, json};
 
 use crate::catalog::{Catalog, ServedSource};
@@ -148,10 +148,14 @@ async fn answer_source(
         let have = versions.iter().flat_map(|version| source.slices_of(version)).collect();
         let request = LiveRequest { versions, after: ledger.number, have };
         let asked_all = catalog.speed.iter().map(|instances| instances.live(&source.source.name, &request));
-        let live: Vec<_> = futures::future::join_all(asked_all).await.into_iter().flatten().collect();
+        let mut live: Vec<_> = futures::future::join_all(asked_all).await.into_iter().flatten().collect();
         // An instance that stands further in the ledger may have dropped what we would need of it.
         if live.iter().any(|answer| answer.ledger > ledger.number) && retry < RETRIES {
             continue;
+        }
+        // Nor may a unit be used whose holes this ledger does not know.
+        for answer in &mut live {
+            answer.units.retain(|unit| unit.holes.iter().all(|change| ledger.change_at(*change).is_some()));
         }
         let newest = live.iter().map(|answer| answer.newest_event_us).fold(ledger.newest_event_us, Option::max);
         let Some(joined) = join(&covers, &live) else {
@@ -185,7 +189,8 @@ async fn answer_source(
                 break;
             };
             let rows = source.finished(&catalog.engine, &view, &durable, &slices).await?;
-            let coverage = coverage(&view, cover, &ledger, &frontier, newest);
+            let live: Vec<_> = joined.units.iter().map(|unit| (&unit.ranges, unit.holes.as_slice())).collect();
+            let coverage = coverage(&view, cover, &ledger, &frontier, newest, &ledger.holes(cover, &live));
             answers.insert(name.clone(), ViewAnswer { view, rows, coverage });
         }
         if unknown_slice && retry < RETRIES {
@@ -260,7 +265,30 @@ fn short_of(frontier: &Offsets, asked: &Offsets) -> String {
     parts.collect::<Vec<_>>().join(", ")
 }
 
-fn coverage(view: &View, cover: &Cover, ledger: &Ledger, frontier: &Offsets, newest: Option<i64>) -> Value {
+/// Elements of `holes` and `pending_holes`.
+fn holes_json(ledger: &Ledger, holes: &[Hole]) -> Vec<Value> {
+    let one = |hole: &Hole| {
+        let change = ledger.change_at(hole.change);
+        json!({
+            "topic": hole.at.topic,
+            "partition": hole.at.partition,
+            "range": [hole.start, hole.end],
+            "kind": change.map(|change| change.kind),
+            "reason": change.map(|change| change.reason.as_str()),
+            "ledger": hole.change,
+        })
+    };
+    holes.iter().map(one).collect()
+}
+
+fn coverage(
+    view: &View,
+    cover: &Cover,
+    ledger: &Ledger,
+    frontier: &Offsets,
+    newest: Option<i64>,
+    holes: &Holes,
+) -> Value {
     let mut partitions = vec![];
     let all: BTreeSet<_> = frontier.iter().chain(ledger.origins.iter()).map(|(at, _)| at).collect();
     for at in all {
@@ -280,8 +308,8 @@ fn coverage(view: &View, cover: &Cover, ledger: &Ledger, frontier: &Offsets, new
         "source": view.source.name,
         "ledger": ledger.number,
         "watermark": watermark,
-        "holes": [],
-        "pending_holes": [],
+        "holes": holes_json(ledger, &holes.holes),
+        "pending_holes": holes_json(ledger, &holes.pending),
         "partitions": partitions,
     })
 }

@@ -3,7 +3,7 @@
 //! Slices are immutable. Each micro-batch adds one; slices of similar size merge, so that an epoch of n micro-batches
 //! holds about log n of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -42,10 +42,14 @@ pub struct Epoch {
     pub start: Offsets,
     /// What has been folded.
     pub ranges: Ranges,
+    /// The `lost` entries whose positions it passes over.
+    pub holes: BTreeSet<Number>,
     /// The slices of each version.
     pub slices: BTreeMap<VersionId, Vec<Slice>>,
     /// Events folded.
     pub events: u64,
+    /// Events that were duplicates, and are not among them.
+    pub duplicates: u64,
     /// The newest event time among them.
     pub newest_event_us: Option<i64>,
     /// When the first record came.
@@ -56,7 +60,17 @@ impl Epoch {
     /// An epoch that starts at `start` and holds nothing yet.
     pub fn new(folded_under: Number, start: Offsets, versions: impl Iterator<Item = VersionId>) -> Self {
         let slices = versions.map(|version| (version, vec![])).collect();
-        Self { folded_under, start, ranges: Ranges::default(), slices, events: 0, newest_event_us: None, opened: None }
+        Self {
+            folded_under,
+            start,
+            ranges: Ranges::default(),
+            holes: BTreeSet::new(),
+            slices,
+            events: 0,
+            duplicates: 0,
+            newest_event_us: None,
+            opened: None,
+        }
     }
 
     /// Says that `at` has been folded up to `next`.

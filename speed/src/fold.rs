@@ -1,14 +1,16 @@
 //! The versions that are folded, grouped by how they decode: one decode per source definition, however many views.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{Int32Type, Int64Type};
 use bifold_fold::live::SliceId;
 use bifold_fold::states::Input;
 use bifold_fold::view::compile_stored;
-use bifold_fold::{DeadLetter, Decoder, Engine, Envelope, View};
-use bifold_ledger::{Ledger, VersionId};
+use bifold_fold::{DeadLetter, Decoder, Dedup, Engine, Envelope, View};
+use bifold_ledger::{Ledger, TopicPartition, VersionId};
 use bifold_log::Chunk;
 
 use crate::Error;
@@ -17,6 +19,7 @@ use crate::epoch::Epoch;
 /// Views that decode alike, and their decoder.
 struct Group {
     decoder: Decoder,
+    dedup: Option<Dedup>,
     views: Vec<(Arc<View>, Input)>,
 }
 
@@ -44,7 +47,8 @@ impl Folds {
                     ours: view.version.to_string(),
                 });
             }
-            let (decoding, view) = (view.source.decoding(), view);
+            // What decodes alike and is deduplicated alike.
+            let decoding = format!("{} {:?}", view.source.decoding(), view.source.dedup);
             match by_decoding.iter_mut().find(|(known, _)| *known == decoding) {
                 Some((_, views)) => views.push(view),
                 None => by_decoding.push((decoding, vec![view])),
@@ -53,12 +57,14 @@ impl Folds {
         let mut groups = vec![];
         for (_, views) in by_decoding {
             let needed: BTreeSet<String> = views.iter().flat_map(|view| view.needed.iter().cloned()).collect();
-            let decoder = Decoder::new(Arc::clone(&views[0].source), |name| needed.contains(name));
+            let dedup = Dedup::new(&views[0].source)?;
+            let reads = |name: &str| dedup.as_ref().is_some_and(|dedup| dedup.reads(name));
+            let decoder = Decoder::new(Arc::clone(&views[0].source), |name| needed.contains(name) || reads(name));
             let mut inputs = vec![];
             for view in views {
                 inputs.push((Arc::clone(&view), Input::new(&engine, view).await?));
             }
-            groups.push(Group { decoder, views: inputs });
+            groups.push(Group { decoder, dedup, views: inputs });
         }
         Ok(Self { engine, groups, versions: ledger.active(), dead: vec![] })
     }
@@ -71,7 +77,7 @@ impl Folds {
         mut new_id: impl FnMut() -> SliceId,
     ) -> Result<Option<i64>, Error> {
         let mut newest = None;
-        let mut events = 0;
+        let (mut events, mut dropped) = (0, 0);
         for group in &mut self.groups {
             for record in chunk.records() {
                 let Some(value) = record.value else { continue };
@@ -86,12 +92,24 @@ impl Folds {
                 self.dead.clear();
                 group.decoder.push(envelope, &mut self.dead);
             }
-            events = events.max(group.decoder.rows() as u64);
+            if group.dedup.is_none() {
+                events = events.max(group.decoder.rows() as u64);
+            }
             newest = newest.max(group.decoder.take_newest());
             if group.decoder.rows() == 0 {
                 continue;
             }
-            let rows = group.decoder.finish();
+            let mut rows = group.decoder.finish();
+            if let Some(dedup) = &mut group.dedup {
+                let admitted = dedup.admit(&rows)?;
+                let (admitted, duplicates) = of_epoch(&rows, &admitted, epoch)?;
+                rows = filter_record_batch(&rows, &admitted)?;
+                events = events.max(rows.num_rows() as u64);
+                dropped = dropped.max(duplicates);
+            }
+            if rows.num_rows() == 0 {
+                continue;
+            }
             for (view, input) in &group.views {
                 let states = input.fold(std::slice::from_ref(&rows)).await?;
                 epoch.add(&self.engine, view, states, &mut new_id).await?;
@@ -101,7 +119,13 @@ impl Folds {
             epoch.advance(at, next, leader_epoch);
         }
         epoch.events += events;
+        epoch.duplicates += dropped;
         Ok(newest)
+    }
+
+    /// How many offsets before its own a fold has to be shown.
+    pub(crate) fn lookback(&self) -> i64 {
+        self.groups.iter().filter_map(|group| group.dedup.as_ref()).map(Dedup::lookback).max().unwrap_or(0)
     }
 
     /// The states of an epoch, reduced, version by version.
@@ -115,6 +139,28 @@ impl Folds {
         }
         Ok(sections)
     }
+}
+
+/// The rows that are the epoch's own and no duplicates, and how many of its own are. Rows before its start are only looked back at.
+fn of_epoch(rows: &RecordBatch, admitted: &BooleanArray, epoch: &Epoch) -> Result<(BooleanArray, u64), Error> {
+    let column = |name: &str| rows.column_by_name(name).expect("the operator has read it");
+    let topics = column("_topic").as_string::<i32>();
+    let partitions = column("_partition").as_primitive::<Int32Type>();
+    let offsets = column("_offset").as_primitive::<Int64Type>();
+    let mut starts: BTreeMap<(&str, i32), i64> = BTreeMap::new();
+    let mut duplicates = 0;
+    let mut kept = Vec::with_capacity(rows.num_rows());
+    for row in 0..rows.num_rows() {
+        let (topic, partition) = (topics.value(row), partitions.value(row));
+        let start = starts.entry((topic, partition)).or_insert_with(|| {
+            let at = TopicPartition::new(topic, partition);
+            epoch.start.or_zero(&at)
+        });
+        let own = offsets.value(row) >= *start;
+        duplicates += u64::from(own && !admitted.value(row));
+        kept.push(own && admitted.value(row));
+    }
+    Ok((BooleanArray::from(kept), duplicates))
 }
 
 /// A version's part of a delta.

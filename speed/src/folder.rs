@@ -15,6 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bifold_archive::Part;
+use bifold_archive::records::Records;
 use bifold_config::Speed;
 use bifold_fold::live::SliceId;
 use bifold_fold::{Source, View, delta};
@@ -144,9 +146,24 @@ impl Folder {
         let mut ledger = runtime.block_on(journal.refresh())?;
         let mut folds = runtime.block_on(Folds::of(&ledger))?;
         let mine: BTreeSet<TopicPartition> = found.bounds.keys().filter(|at| owned.holds(at)).cloned().collect();
-        let stopped = unreadable(&ledger, &found, &mine);
+        let Standing { stopped, bridge } = standing(&ledger, &found, &mine, folds.lookback());
         let mut reader = self.log.reader(ReaderOptions { with_keys: false })?;
-        assign(&mut *reader, &ledger, mine.iter().filter(|at| !stopped.contains_key(*at)))?;
+        assign(
+            &mut *reader,
+            &ledger,
+            (&bridge, folds.lookback()),
+            mine.iter().filter(|at| !stopped.contains_key(*at)),
+        )?;
+        if !bridge.to.is_empty() {
+            let (from, to) = (bridge.from.to_string(), bridge.to.to_string());
+            tracing::info!(
+                source = self.source.name,
+                from,
+                to,
+                "the log no longer has this; folding it from the archive"
+            );
+        }
+        let mut bridge = (!bridge.to.is_empty()).then(|| Records::new(&self.files, &ledger, bridge));
         let mut epoch = self.open(&ledger, &mine, &folds);
         let (mut next_survey, mut next_look) = (Instant::now(), Instant::now() + LOOK_EVERY);
         // A pause in the stream is a good moment to commit, if the last epoch was committed long enough ago.
@@ -160,13 +177,26 @@ impl Folder {
             false => self.component.waiting(stopped.values().cloned().collect::<Vec<_>>().join("; ")),
         }
         loop {
-            match reader.poll(POLL_RECORDS, POLL_WAIT) {
+            let polled = match &mut bridge {
+                Some(records) => Ok(match runtime.block_on(records.next())? {
+                    Some(chunk) => chunk,
+                    None => {
+                        bridge = None;
+                        continue;
+                    }
+                }),
+                None => reader.poll(POLL_RECORDS, POLL_WAIT),
+            };
+            match polled {
                 Ok(chunk) if chunk.is_empty() => {}
                 Ok(chunk) => {
                     last_record = Instant::now();
                     let newest = runtime.block_on(folds.fold(&chunk, &mut epoch, || going.ids.next()))?;
                     epoch.newest_event_us = epoch.newest_event_us.max(newest);
-                    self.live.offer(&epoch);
+                    // Else it was only looked back at.
+                    if !epoch.ranges.is_empty() {
+                        self.live.offer(&epoch);
+                    }
                     let folded = ledger.events_folded + epoch.events;
                     metrics::counter!("bifold_folded_events", "source" => self.source.name.clone()).absolute(folded);
                 }
@@ -224,7 +254,9 @@ impl Folder {
                 if !still_valid(&ledger, &epoch, &folds) {
                     return Ok(Round::Anew);
                 }
-                if !stopped.is_empty() && unreadable(&ledger, &found, &mine).len() < stopped.len() {
+                if !stopped.is_empty()
+                    && standing(&ledger, &found, &mine, folds.lookback()).stopped.len() < stopped.len()
+                {
                     return Ok(Round::Anew);
                 }
             }
@@ -293,7 +325,15 @@ impl Folder {
 
     fn open(&self, ledger: &Ledger, mine: &BTreeSet<TopicPartition>, folds: &Folds) -> Epoch {
         let start: Offsets = mine.iter().map(|at| (at.clone(), ledger.frontier(at))).collect();
-        Epoch::new(ledger.number, start, folds.versions.iter().cloned())
+        let mut epoch = Epoch::new(ledger.number, start, folds.versions.iter().cloned());
+        for at in mine {
+            let (start, next) = (ledger.frontier(at), ledger.past_lost(at, ledger.frontier(at)));
+            if next > start {
+                epoch.advance(at, next, None);
+                epoch.holes.extend(ledger.lost_between(at, start, next));
+            }
+        }
+        epoch
     }
 
     /// Makes an epoch durable. None if the ledger has moved under it.
@@ -324,7 +364,9 @@ impl Folder {
         failpoint("speed.delta_written");
         let (ranges, versions) = (epoch.ranges.clone(), folds.versions.clone());
         let (events, newest_event_us) = (epoch.events, epoch.newest_event_us);
-        let body = Body::Folded { ranges, versions, delta: file, events, newest_event_us };
+        let holes = epoch.holes.iter().copied().collect();
+        let duplicates = epoch.duplicates;
+        let body = Body::Folded { ranges, versions, delta: file, events, newest_event_us, holes, duplicates };
         loop {
             match runtime.block_on(journal.append(body.clone())) {
                 Ok(Appended::Won(number)) => {
@@ -350,6 +392,7 @@ impl Folder {
         let source = self.source.name.clone();
         metrics::counter!("bifold_events_total", "source" => source.clone(), "role" => "speed")
             .absolute(ledger.events_folded);
+        metrics::counter!("bifold_deduplicated_total", "source" => source.clone()).absolute(ledger.duplicates);
         metrics::gauge!("bifold_ledger_number", "source" => source.clone()).set(ledger.number as f64);
         for version in ledger.versions.values().filter(|version| version.active) {
             let Some(at) = version.published_at.as_deref() else { continue };
@@ -392,43 +435,65 @@ fn still_valid(ledger: &Ledger, epoch: &Epoch, folds: &Folds) -> bool {
     starts.into_iter().all(|at| epoch.start.or_zero(at) == ledger.frontier(at)) && ledger.active() == folds.versions
 }
 
-/// Partitions that cannot be read from the effective frontier, and why.
-fn unreadable(ledger: &Ledger, found: &Survey, mine: &BTreeSet<TopicPartition>) -> BTreeMap<TopicPartition, String> {
-    let mut stopped = BTreeMap::new();
+/// Where a partition is read from: its frontier, or so many offsets before it.
+fn reading_from(ledger: &Ledger, at: &TopicPartition, lookback: i64) -> i64 {
+    ledger.past_lost(at, (ledger.frontier(at) - lookback).max(ledger.origin(at)))
+}
+
+/// How the partitions stand to the log.
+struct Standing {
+    /// Those that cannot be read from the log, and why.
+    stopped: BTreeMap<TopicPartition, String>,
+    /// What the log no longer has, but the archive: it is folded from there first.
+    bridge: Part,
+}
+
+/// `lookback` offsets before the frontier are read, too.
+fn standing(ledger: &Ledger, found: &Survey, mine: &BTreeSet<TopicPartition>, lookback: i64) -> Standing {
+    let (mut stopped, mut bridge) = (BTreeMap::new(), Part::default());
     for (at, bounds) in found.bounds.iter().filter(|(at, _)| mine.contains(*at)) {
-        let next = ledger.frontier(at);
+        let mut next = reading_from(ledger, at, lookback);
+        if next < bounds.earliest && next < ledger.archived(at) {
+            bridge.from.advance(at, next);
+            next = ledger.archived(at);
+            bridge.to.advance(at, next);
+            next = ledger.past_lost(at, next);
+        }
         if next < bounds.earliest {
-            let archived = ledger.archived(at) >= bounds.earliest;
-            let why = match archived {
-                true => format!(
-                    "{at} is folded up to {next}, the log starts at {}; what lies between is archived: \
-                     a batch run with batch.leap below {} bridges it",
-                    bounds.earliest,
-                    ledger.archived(at) - next
-                ),
-                false => format!(
-                    "{at} has lost the offsets [{next}, {}): they are no longer in the log and not in the archive; \
-                     this partition is stopped",
-                    bounds.earliest
-                ),
-            };
+            let why = format!(
+                "{at} has lost the offsets [{next}, {}): they are no longer in the log and not in the archive; \
+                 this partition is stopped; bring them back, or go on without them: `bifold accept-loss`",
+                bounds.earliest
+            );
             stopped.insert(at.clone(), why);
         } else if next > bounds.end {
             stopped.insert(at.clone(), format!("{at} ends at {}, but was folded up to {next}", bounds.end));
         }
     }
-    stopped
+    Standing { stopped, bridge }
 }
 
 fn assign<'a>(
     reader: &mut dyn Reader,
     ledger: &Ledger,
+    (bridge, lookback): (&Part, i64),
     partitions: impl Iterator<Item = &'a TopicPartition>,
 ) -> Result<(), bifold_log::Error> {
-    let start = |at: &TopicPartition| Start {
-        at: at.clone(),
-        next: ledger.frontier(at),
-        leader_epoch: ledger.folded_epochs.get(at).copied(),
+    let start = |at: &TopicPartition| {
+        let folded = ledger.frontier(at);
+        match bridge.to.get(at) {
+            Some(archived) => {
+                let next = ledger.past_lost(at, archived);
+                let leader_epoch = ledger.archived_epochs.get(at).copied().filter(|_| next == archived);
+                Start { at: at.clone(), next, leader_epoch }
+            }
+            None => {
+                let next = reading_from(ledger, at, lookback);
+                // The epoch belongs to the position.
+                let leader_epoch = ledger.folded_epochs.get(at).copied().filter(|_| next == folded);
+                Start { at: at.clone(), next, leader_epoch }
+            }
+        }
     };
     reader.assign(&partitions.map(start).collect::<Vec<_>>())
 }

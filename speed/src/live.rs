@@ -48,6 +48,7 @@ impl Live {
             UnitAnswer {
                 ranges: epoch.ranges.clone(),
                 folded_under: epoch.folded_under,
+                holes: epoch.holes.iter().copied().collect(),
                 slices: request.versions.iter().filter_map(of).collect(),
             }
         };

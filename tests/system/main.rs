@@ -1,4 +1,4 @@
-//! The whole system: published truth, four processes, restarts at every failpoint, damage, late events, changed views.
+//! The whole system: published truth, four processes, restarts at every failpoint, damage, late events, changed views, what is left out.
 
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -9,6 +9,7 @@ mod docs;
 mod events;
 mod examples;
 mod late;
+mod left_out;
 mod manifests;
 mod restart;
 mod roles;

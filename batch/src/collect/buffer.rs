@@ -9,6 +9,7 @@ use arrow::array::{
 };
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::{Field, Schema};
+use bifold_archive::{ABSENT, dead_schema, header_fields, row_schema};
 use bifold_fold::{DeadLetter, Decoder, Envelope, Source};
 use bifold_ledger::{ArchiveCounts, Ranges, Span, TopicPartition};
 use bifold_log::{Chunk, Record};
@@ -18,7 +19,6 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
 use crate::Error;
-use crate::archive::{ABSENT, dead_schema, header_fields, row_schema};
 
 /// What waits to be archived.
 pub(super) struct Buffer {
@@ -99,6 +99,12 @@ impl Buffer {
             // The epoch belongs to the position: after a marker none is known.
             span.leader_epoch = leader_epoch;
         }
+    }
+
+    /// Says that `[start, end)` of a partition holds nothing that could be read.
+    pub(super) fn pass(&mut self, at: &TopicPartition, start: i64, end: i64) {
+        self.since.get_or_insert_with(Instant::now);
+        self.ranges.0.insert(at.clone(), Span::new(start, end));
     }
 
     fn push_record(&mut self, record: &Record<'_>) {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arrow::datatypes::DataType;
 use bifold_batch::progress::Progress;
 use bifold_fold::View;
-use bifold_ledger::{Offsets, TopicPartition, VersionId};
+use bifold_ledger::{Hole, Offsets, TopicPartition, VersionId};
 use bifold_serving::snapshot::{AtLeast, answer};
 use bifold_serving::{Catalog, SourceSpec};
 use bifold_store::Journal;
@@ -181,6 +181,7 @@ async fn check(
     progress: &Progress,
 ) -> Result<(Value, Option<String>), Exit> {
     let frontier = frontier_of(&served.coverage)?;
+    let holes = holes_of(&served.coverage)?;
     let until = Instant::now() + timeout;
     let ledger = loop {
         let ledger = journal.refresh().await?;
@@ -199,7 +200,9 @@ async fn check(
     let engine = &context.engine;
     let view = bifold_fold::view::compile_stored(engine, &state.view, &state.sql, &state.source).await?;
     let (batches, rounding) =
-        match bifold_batch::verify::expected(engine, &view, journal.files(), &ledger, &frontier, progress).await {
+        match bifold_batch::verify::expected(engine, &view, journal.files(), &ledger, (&frontier, &holes), progress)
+            .await
+        {
             Ok(expected) => (expected.rows, expected.magnitude * NOTHING),
             Err(bifold_batch::Error::Store(error @ bifold_store::Error::Damaged { .. })) => {
                 return Err(Exit::Difference(format!("view {name}: {error}")));
@@ -243,6 +246,21 @@ fn frontier_of(coverage: &Value) -> Result<Offsets, Exit> {
         }
     }
     Ok(frontier)
+}
+
+/// What an answer leaves out.
+fn holes_of(coverage: &Value) -> Result<Vec<Hole>, Exit> {
+    let one = |hole: &Value| {
+        let number = hole["partition"].as_i64().and_then(|n| i32::try_from(n).ok());
+        let range = (hole["range"][0].as_i64(), hole["range"][1].as_i64());
+        match (hole["topic"].as_str(), number, range, hole["ledger"].as_u64()) {
+            (Some(topic), Some(number), (Some(start), Some(end)), Some(change)) => {
+                Ok(Hole { at: TopicPartition::new(topic, number), start, end, change })
+            }
+            _ => Err(Exit::Failed("the answer's holes cannot be read".to_string())),
+        }
+    };
+    coverage["holes"].as_array().into_iter().flatten().map(one).collect()
 }
 
 /// Compares rows by their keys; where the keys are not all shown, by everything that is exact.

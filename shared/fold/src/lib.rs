@@ -3,6 +3,7 @@
 //! - [`pipeline`]: sources and views from SQL text
 //! - [`schema`]: sources and their columns
 //! - [`decode`]: JSON records to rows
+//! - [`dedup`]: which rows are duplicates
 //! - [`view`]: a view compiled to group keys, aggregates and what finishes them
 //! - [`engine`]: the DataFusion context that views are compiled and run in
 //! - [`states`]: rows → states → fewer states → values
@@ -13,6 +14,7 @@
 //! state rows; only [`View::finish`] makes it one.
 
 pub mod decode;
+pub mod dedup;
 pub mod delta;
 pub mod engine;
 pub mod error;
@@ -25,6 +27,7 @@ mod times;
 pub mod view;
 
 pub use decode::{DeadLetter, Decoder, Envelope, Reason};
+pub use dedup::{Dedup, DedupBy};
 pub use engine::{Engine, STACK};
 pub use error::{Error, PipelineError};
 pub use pipeline::{Pipeline, ViewText};

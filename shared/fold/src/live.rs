@@ -52,6 +52,8 @@ pub struct UnitAnswer {
     pub ranges: Ranges,
     /// The ledger number it was folded under.
     pub folded_under: Number,
+    /// The `lost` entries whose positions it passes over.
+    pub holes: Vec<Number>,
     /// For each version exactly the slices that make it up, with their states where the reader has them not.
     pub slices: BTreeMap<VersionId, Vec<GivenSlice>>,
 }
@@ -67,6 +69,8 @@ struct Header {
 struct UnitHeader {
     ranges: Ranges,
     folded_under: Number,
+    #[serde(default)]
+    holes: Vec<Number>,
     /// For each slice the length of its stream, if it follows.
     slices: BTreeMap<VersionId, Vec<(SliceId, Option<usize>)>>,
 }
@@ -102,7 +106,8 @@ pub fn encode(answer: &LiveAnswer) -> Result<Vec<u8>, arrow::error::ArrowError> 
             }
             slices.insert(version.clone(), listed);
         }
-        units.push(UnitHeader { ranges: unit.ranges.clone(), folded_under: unit.folded_under, slices });
+        let (ranges, holes) = (unit.ranges.clone(), unit.holes.clone());
+        units.push(UnitHeader { ranges, folded_under: unit.folded_under, holes, slices });
     }
     let header = Header { ledger: answer.ledger, newest_event_us: answer.newest_event_us, units };
     let header = serde_json::to_vec(&header).expect("a header is JSON");
@@ -140,7 +145,7 @@ pub fn decode(body: &[u8]) -> Result<LiveAnswer, Unreadable> {
             }
             slices.insert(version, given);
         }
-        units.push(UnitAnswer { ranges: unit.ranges, folded_under: unit.folded_under, slices });
+        units.push(UnitAnswer { ranges: unit.ranges, folded_under: unit.folded_under, holes: unit.holes, slices });
     }
     Ok(LiveAnswer { ledger: header.ledger, newest_event_us: header.newest_event_us, units })
 }

@@ -7,6 +7,8 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::dedup::DedupBy;
+
 /// The type of a declared column.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Type {
@@ -142,6 +144,9 @@ pub struct Source {
     pub event_time_max_ahead_us: Option<i64>,
     /// The longest record that is decoded, in bytes.
     pub max_record: u64,
+    /// Which rows are duplicates, and are not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedup: Option<DedupBy>,
 }
 
 impl Source {
@@ -151,9 +156,9 @@ impl Source {
         Arc::new(Schema::new(declared.chain(META.iter().map(meta_field)).collect::<Vec<_>>()))
     }
 
-    /// The hash of the definition: records decode alike wherever it is the same.
+    /// The hash of the definition: records decode alike wherever it is the same. Which of the rows are duplicates does not matter to it.
     pub fn decoding(&self) -> String {
-        let text = serde_json::to_string(self).expect("a source is JSON");
+        let text = serde_json::to_string(&Self { dedup: None, ..self.clone() }).expect("a source is JSON");
         Sha256::digest(text.as_bytes())[..8].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 

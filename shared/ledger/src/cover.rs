@@ -4,6 +4,7 @@
 //! origin ─── batch view ───► b ─── durable units ───► durable frontier ─── live units ───► f
 //! ```
 
+use crate::change::{Hole, joined, parts};
 use crate::entry::File;
 use crate::ledger::{Ledger, Unit};
 use crate::names::{Number, VersionId};
@@ -24,6 +25,8 @@ pub struct Cover {
     pub units: Vec<Unit>,
     /// Up to where they reach.
     pub frontier: Offsets,
+    /// The changes that the batch view leaves out.
+    pub holes: Vec<Number>,
 }
 
 /// Durable units that do not join: never an answer.
@@ -88,8 +91,38 @@ impl Ledger {
             frontier.advance_by(&unit.ranges);
             units.push(unit.clone());
         }
-        Ok(Cover { version: version.clone(), number: self.number, boundary, runs: state.runs.clone(), units, frontier })
+        let (runs, holes) = (state.runs.clone(), state.holes.clone());
+        Ok(Cover { version: version.clone(), number: self.number, boundary, runs, units, frontier, holes })
     }
+
+    /// What an answer leaves out, and what it still counts though it is lost or quarantined (rule 21): the batch view and the
+    /// durable units of `cover`, then live units, each with its positions and the changes that it leaves out.
+    pub fn holes(&self, cover: &Cover, live: &[(&Ranges, &[Number])]) -> Holes {
+        let batch = (self.origins.clone(), cover.boundary.clone(), cover.holes.as_slice());
+        let durable = cover.units.iter().map(|unit| (unit.ranges.starts(), unit.ranges.ends(), unit.holes.as_slice()));
+        let live = live.iter().map(|(ranges, holes)| (ranges.starts(), ranges.ends(), *holes));
+        let (mut holes, mut pending) = (vec![], vec![]);
+        for (from, to, left_out) in std::iter::once(batch).chain(durable).chain(live) {
+            for change in &self.changes {
+                let parts = parts(change, &from, &to);
+                match left_out.contains(&change.number) {
+                    true => holes.extend(parts),
+                    false if change.lifted.is_none() => pending.extend(parts),
+                    false => {}
+                }
+            }
+        }
+        Holes { holes: joined(holes), pending: joined(pending) }
+    }
+}
+
+/// What an answer leaves out, and what it does not leave out yet.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Holes {
+    /// Positions that are not counted.
+    pub holes: Vec<Hole>,
+    /// Positions that are counted, though they are lost or quarantined.
+    pub pending: Vec<Hole>,
 }
 
 /// A unit that a speed instance offers: committed after the reader's ledger number, in doubt, or open.

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::change::{ChangeKind, Hole, parts};
 use crate::entry::File;
-use crate::ledger::{Ledger, VersionState};
+use crate::ledger::{ArchiveUnit, Ledger, Unit, VersionState};
 use crate::names::{Number, VersionId};
 use crate::offsets::Offsets;
 
@@ -43,6 +44,8 @@ pub struct VersionPlan {
     pub from: Offsets,
     /// The runs that are kept.
     pub keep: Vec<File>,
+    /// The `lost` and `quarantined` entries whose positions the batch view leaves out.
+    pub holes: Vec<Number>,
 }
 
 /// An entry on the way to a version.
@@ -101,7 +104,35 @@ impl Ledger {
             }
             _ => (Mode::Full, self.origins.clone(), vec![]),
         };
-        VersionPlan { version: id.clone(), view: version.view.clone(), mode, from, keep }
+        let holes = self.holes_of(version, mode, &from, boundary);
+        VersionPlan { version: id.clone(), view: version.view.clone(), mode, from, keep, holes }
+    }
+
+    /// What a batch view leaves out (rule 21): everything lost; the quarantines in force that end at or below its boundary. An
+    /// incremental run goes on leaving out what its base did, and leaves pending what reaches below where it starts.
+    fn holes_of(&self, version: &VersionState, mode: Mode, from: &Offsets, boundary: &Offsets) -> Vec<Number> {
+        let mut holes = match mode {
+            Mode::Full => vec![],
+            Mode::Incremental | Mode::None => version.holes.clone(),
+        };
+        if mode == Mode::None {
+            return holes;
+        }
+        for change in &self.changes {
+            let left_out = match change.kind {
+                ChangeKind::Lost => change.reaches_below(boundary),
+                ChangeKind::Quarantined => change.lifted.is_none() && change.ranges.below(boundary),
+            };
+            if left_out && (mode == Mode::Full || change.ranges.above(from)) && !holes.contains(&change.number) {
+                holes.push(change.number);
+            }
+        }
+        holes
+    }
+
+    /// The parts of these changes in `[from, to)`.
+    pub fn parts_of(&self, changes: &[Number], from: &Offsets, to: &Offsets) -> Vec<Hole> {
+        changes.iter().filter_map(|number| self.change_at(*number)).flat_map(|change| parts(change, from, to)).collect()
     }
 
     /// The version of `view` that answers: the complete, active one whose newest `declared` or `selected` has the
@@ -140,6 +171,44 @@ impl Ledger {
     /// The versions that wait for a batch run.
     pub fn building(&self) -> impl Iterator<Item = (&VersionId, &VersionState)> {
         self.versions.iter().filter(|(_, v)| v.active && !v.complete())
+    }
+
+    /// The longest run of at least `least` units that may become one: no boundary lies inside, and every active version has
+    /// states in all or none of them (rule 26). At most `most` units are taken.
+    pub fn compactable(&self, least: usize, most: usize) -> Option<&[Unit]> {
+        let active: Vec<_> = self.versions.iter().filter(|(_, version)| version.active).collect();
+        // Units that lie alike to every version can be joined.
+        let place = |unit: &Unit| -> Vec<(bool, bool)> {
+            let of = |(id, version): &(&VersionId, &VersionState)| {
+                (unit.versions.contains(id), unit.ranges.above(version.needs_from()))
+            };
+            active.iter().map(of).collect()
+        };
+        let runs = self.units.chunk_by(|a, b| place(a) == place(b));
+        let longest = runs.max_by_key(|run| run.len())?;
+        (longest.len() >= least).then(|| &longest[..longest.len().min(most)])
+    }
+
+    /// A run of at least `least` archive units of at most `small` rows each that may become one, of at most `rows` together.
+    pub fn compactable_archive(&self, least: usize, small: u64, rows: u64) -> Option<&[ArchiveUnit]> {
+        let count = |unit: &ArchiveUnit| unit.rows.iter().chain(&unit.dead).map(|file| file.rows).sum::<u64>();
+        let mut start = 0;
+        while start < self.archive.len() {
+            let (mut end, mut total) = (start, 0);
+            while let Some(unit) = self.archive.get(end) {
+                total += count(unit);
+                let alike = unit.decoding == self.archive[start].decoding;
+                if !alike || count(unit) > small || total > rows {
+                    break;
+                }
+                end += 1;
+            }
+            if end - start >= least.max(2) {
+                return Some(&self.archive[start..end]);
+            }
+            start = end.max(start + 1);
+        }
+        None
     }
 
     /// Versions of a view beyond the newest `keep` that are not served: they may be retired once a newer is served.

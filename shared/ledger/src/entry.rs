@@ -87,6 +87,12 @@ pub enum Body {
         /// The newest event time among them, in microseconds since 1970; none where the source has no event time.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         newest_event_us: Option<i64>,
+        /// The `lost` entries whose positions it passes over.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        holes: Vec<Number>,
+        /// How many events were duplicates, and are not among those folded.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        duplicates: u64,
     },
     /// Batch views were published.
     Published {
@@ -96,6 +102,52 @@ pub enum Body {
         boundary: Offsets,
         /// One batch view per version.
         versions: Vec<PublishedVersion>,
+    },
+    /// Positions that are neither in the log nor in the archive: somebody has decided to go on without them.
+    Lost {
+        /// The positions.
+        ranges: Ranges,
+        /// Why, in the words of who decided.
+        reason: String,
+    },
+    /// Positions whose events are not to be counted: batch runs leave them out.
+    Quarantined {
+        /// The positions.
+        ranges: Ranges,
+        /// Why, in the words of who decided.
+        reason: String,
+    },
+    /// A quarantine ends: the next full batch run counts its events again.
+    Lifted {
+        /// The entry that began it.
+        quarantine: Number,
+        /// Why, in the words of who decided.
+        reason: String,
+    },
+    /// Epochs become one.
+    Compacted {
+        /// The entries whose units it replaces, in the ledger's order.
+        replaces: Vec<Number>,
+        /// The positions it holds: theirs.
+        ranges: Ranges,
+        /// The versions with a section in the delta.
+        versions: Vec<VersionId>,
+        /// The delta.
+        delta: File,
+        /// The `lost` entries whose positions it passes over: theirs.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        holes: Vec<Number>,
+    },
+    /// Archive files become fewer; their rows stay the same.
+    CompactedArchive {
+        /// The entries whose files it replaces, in the ledger's order.
+        replaces: Vec<Number>,
+        /// The positions it holds: theirs.
+        ranges: Ranges,
+        /// Parquet files of rows.
+        rows: Vec<File>,
+        /// Parquet files of dead letters.
+        dead: Vec<File>,
     },
     /// Raises what a binary must know to work on this source.
     Format {
@@ -107,7 +159,20 @@ pub enum Body {
 impl Body {
     /// Whether it is a person's command, which may be repeated under its nonce.
     pub fn is_command(&self) -> bool {
-        matches!(self, Body::Declared { .. } | Body::Retired { .. } | Body::Selected { .. })
+        use Body::{Declared, Lifted, Lost, Quarantined, Retired, Selected};
+        matches!(
+            self,
+            Declared { .. } | Retired { .. } | Selected { .. } | Lost { .. } | Quarantined { .. } | Lifted { .. }
+        )
+    }
+
+    /// The ledger format that a binary must know to read this kind of entry.
+    pub fn needs_format(&self) -> u32 {
+        use Body::{Compacted, CompactedArchive, Lifted, Lost, Quarantined};
+        match self {
+            Lost { .. } | Quarantined { .. } | Lifted { .. } | Compacted { .. } | CompactedArchive { .. } => 2,
+            _ => 1,
+        }
     }
 
     /// The kind's name, as it is stored.
@@ -120,9 +185,19 @@ impl Body {
             Body::Archived { .. } => "archived",
             Body::Folded { .. } => "folded",
             Body::Published { .. } => "published",
+            Body::Lost { .. } => "lost",
+            Body::Quarantined { .. } => "quarantined",
+            Body::Lifted { .. } => "lifted",
+            Body::Compacted { .. } => "compacted",
+            Body::CompactedArchive { .. } => "compacted_archive",
             Body::Format { .. } => "format",
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A file that an entry names.
@@ -161,4 +236,7 @@ pub struct PublishedVersion {
     pub runs: Vec<File>,
     /// Whether it was recomputed from the origin.
     pub full: bool,
+    /// The `lost` and `quarantined` entries whose positions it leaves out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holes: Vec<Number>,
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::FORMAT;
+use crate::change::{Change, ChangeKind};
 use crate::entry::{ArchiveCounts, Body, Entry, File, PublishedVersion};
 use crate::names::{Nonce, Number, VersionId};
 use crate::offsets::{Offsets, Ranges, TopicPartition};
@@ -23,6 +24,9 @@ pub struct Unit {
     pub versions: Vec<VersionId>,
     /// Its delta.
     pub delta: File,
+    /// The `lost` entries whose positions it passes over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holes: Vec<Number>,
 }
 
 /// Archived rows: any reader cuts them anywhere by offset.
@@ -68,6 +72,9 @@ pub struct VersionState {
     pub published_at: Option<String>,
     /// The runs of its batch view.
     pub runs: Vec<File>,
+    /// The `lost` and `quarantined` entries whose positions its batch view leaves out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holes: Vec<Number>,
 }
 
 impl VersionState {
@@ -77,7 +84,7 @@ impl VersionState {
     }
 
     /// Deltas below this are not needed for it.
-    fn needs_from(&self) -> &Offsets {
+    pub(crate) fn needs_from(&self) -> &Offsets {
         self.boundary.as_ref().unwrap_or(&self.declared_at)
     }
 }
@@ -115,9 +122,15 @@ pub struct Ledger {
     pub versions: BTreeMap<VersionId, VersionState>,
     /// Events folded since the beginning.
     pub events_folded: u64,
+    /// Events that were duplicates.
+    #[serde(default)]
+    pub duplicates: u64,
     /// The newest event time that was folded.
     #[serde(default)]
     pub newest_event_us: Option<i64>,
+    /// What was lost or quarantined, in order.
+    #[serde(default)]
+    pub changes: Vec<Change>,
     /// The commands done, by nonce.
     pub commands: BTreeSet<Nonce>,
 }
@@ -146,6 +159,16 @@ pub enum Refusal {
     Format {
         /// The format needed.
         format: u32,
+    },
+    /// A kind of entry that the format in force does not know.
+    #[error("an entry of kind {kind} needs ledger format {format}, in force is {now}")]
+    NeedsFormat {
+        /// Its kind.
+        kind: &'static str,
+        /// The format needed.
+        format: u32,
+        /// The format in force.
+        now: u32,
     },
     /// A `format` below the one in force.
     #[error("the format cannot go back from {now} to {format}")]
@@ -247,6 +270,68 @@ pub enum Refusal {
         /// The plan's number.
         plan: Number,
     },
+    /// Positions that are archived cannot be lost.
+    #[error("{at} [{start}, …) cannot be lost: it is archived up to {archived}")]
+    Archived {
+        /// The partition.
+        at: TopicPartition,
+        /// Where the range starts.
+        start: i64,
+        /// The archive's frontier there.
+        archived: i64,
+    },
+    /// A range that another change already speaks of.
+    #[error("{at} [{start}, {end}) overlaps what entry {by} says of it")]
+    Overlaps {
+        /// The partition.
+        at: TopicPartition,
+        /// Where the range starts.
+        start: i64,
+        /// Where it ends.
+        end: i64,
+        /// The other change.
+        by: Number,
+    },
+    /// No such change, or it is lifted already.
+    #[error("entry {number} is no quarantine in force")]
+    NoQuarantine {
+        /// The entry named.
+        number: Number,
+    },
+    /// Something was lost, quarantined or lifted below the boundary since the plan.
+    #[error("entry {by} changes what counts below the boundary, after the plan at {plan}")]
+    Changed {
+        /// The entry that did.
+        by: Number,
+        /// The plan's number.
+        plan: Number,
+    },
+    /// Lost positions that are neither left out nor above what the entry holds.
+    #[error("what entry {change} says is lost has to be left out of {kind}")]
+    NotLeftOut {
+        /// The change.
+        change: Number,
+        /// The entry's kind.
+        kind: &'static str,
+    },
+    /// A unit that was replaced or is not needed any more.
+    #[error("entry {number} is no current unit")]
+    NotCurrent {
+        /// The entry named.
+        number: Number,
+    },
+    /// Units that do not follow each other, or a result that is not what they hold.
+    #[error("the units do not make up what is to replace them: {why}")]
+    NotTheSame {
+        /// How they differ.
+        why: &'static str,
+    },
+    /// A compacted unit that a boundary would cut through.
+    #[error("the boundary of version {version} lies inside the compacted epochs")]
+    Inside {
+        /// The version.
+        version: VersionId,
+    },
     /// A leap that leaves a version behind.
     #[error("a boundary above the frontier must name all active versions; {missing} is missing")]
     Leap {
@@ -315,6 +400,9 @@ impl Ledger {
         if (number == 1) != matches!(body, Body::Created { .. }) {
             return Err(Refusal::Place { kind: body.kind(), number });
         }
+        if number > 1 && body.needs_format() > self.format {
+            return Err(Refusal::NeedsFormat { kind: body.kind(), format: body.needs_format(), now: self.format });
+        }
         match body {
             Body::Created { format, .. } | Body::Format { format } => match *format {
                 format if format > FORMAT => Err(Refusal::Format { format }),
@@ -336,6 +424,13 @@ impl Ledger {
                 let (has, active) = (sorted(versions), self.active());
                 if has != active { Err(Refusal::Versions { has, active }) } else { Ok(()) }
             }
+            Body::Lost { ranges, .. } => self.check_lost(ranges),
+            Body::Quarantined { ranges, .. } => self.check_change("quarantined", ranges),
+            Body::Lifted { quarantine, .. } => self.check_lifted(*quarantine),
+            Body::Compacted { replaces, ranges, versions, holes, .. } => {
+                self.check_compacted(replaces, ranges, versions, holes)
+            }
+            Body::CompactedArchive { replaces, ranges, .. } => self.check_compacted_archive(replaces, ranges),
             Body::Published { plan, boundary, versions } => self.check_published(*plan, boundary, versions),
         }
     }
@@ -379,7 +474,8 @@ impl Ledger {
                     decoding: decoding.clone(),
                 });
             }
-            Body::Folded { ranges, versions, delta, events, newest_event_us } => {
+            Body::Folded { ranges, versions, delta, events, newest_event_us, holes, duplicates } => {
+                self.duplicates += duplicates;
                 self.folded.advance_by(ranges);
                 note_epochs(&mut self.folded_epochs, ranges);
                 self.events_folded += events;
@@ -389,7 +485,38 @@ impl Ledger {
                     ranges: ranges.clone(),
                     versions: sorted(versions),
                     delta: delta.clone(),
+                    holes: holes.clone(),
                 });
+            }
+            Body::Lost { ranges, reason } => self.change(entry.number, ChangeKind::Lost, ranges, reason),
+            Body::Quarantined { ranges, reason } => self.change(entry.number, ChangeKind::Quarantined, ranges, reason),
+            Body::Lifted { quarantine, .. } => {
+                let lifted = self.changes.iter_mut().find(|change| change.number == *quarantine);
+                lifted.expect("checked before it is applied").lifted = Some(entry.number);
+            }
+            Body::Compacted { replaces, ranges, versions, delta, holes } => {
+                let unit = Unit {
+                    number: entry.number,
+                    ranges: ranges.clone(),
+                    versions: sorted(versions),
+                    delta: delta.clone(),
+                    holes: holes.clone(),
+                };
+                let first = self.units.iter().position(|unit| unit.number == replaces[0]);
+                let first = first.expect("checked before it is applied");
+                self.units.splice(first..first + replaces.len(), [unit]);
+            }
+            Body::CompactedArchive { replaces, ranges, rows, dead } => {
+                let first = self.archive.iter().position(|unit| unit.number == replaces[0]);
+                let first = first.expect("checked before it is applied");
+                let unit = ArchiveUnit {
+                    number: entry.number,
+                    ranges: ranges.clone(),
+                    rows: rows.clone(),
+                    dead: dead.clone(),
+                    decoding: self.archive[first].decoding.clone(),
+                };
+                self.archive.splice(first..first + replaces.len(), [unit]);
             }
             Body::Published { boundary, versions, .. } => {
                 self.boundary = std::mem::take(&mut self.boundary).max(boundary);
@@ -400,6 +527,7 @@ impl Ledger {
                     version.published = Some(entry.number);
                     version.published_at = Some(entry.at.clone());
                     version.runs.clone_from(&published.runs);
+                    version.holes.clone_from(&published.holes);
                 }
                 self.forget_covered_units();
             }
@@ -427,6 +555,7 @@ impl Ledger {
             published: None,
             published_at: None,
             runs: vec![],
+            holes: vec![],
         };
         self.versions.insert(version.clone(), state);
     }
@@ -463,6 +592,111 @@ impl Ledger {
         Ok(())
     }
 
+    fn change(&mut self, number: Number, kind: ChangeKind, ranges: &Ranges, reason: &str) {
+        let (ranges, reason) = (ranges.clone(), reason.to_string());
+        self.changes.push(Change { number, kind, ranges, reason, lifted: None });
+    }
+
+    /// A change names something that no other change in force speaks of.
+    fn check_change(&self, kind: &'static str, ranges: &Ranges) -> Result<(), Refusal> {
+        if ranges.is_empty() {
+            return Err(Refusal::Empty { kind });
+        }
+        for (at, span) in ranges.iter() {
+            for change in self.changes.iter().filter(|change| change.lifted.is_none()) {
+                if change.ranges.get(at).is_some_and(|other| other.start < span.end && other.end > span.start) {
+                    let (start, end, by) = (span.start, span.end, change.number);
+                    return Err(Refusal::Overlaps { at: at.clone(), start, end, by });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_lost(&self, ranges: &Ranges) -> Result<(), Refusal> {
+        for (at, span) in ranges.iter() {
+            if span.start < self.archived(at) {
+                let (start, archived) = (span.start, self.archived(at));
+                return Err(Refusal::Archived { at: at.clone(), start, archived });
+            }
+        }
+        // A quarantine of what is lost is no obstacle: both leave it out.
+        let lost = self.changes.iter().filter(|change| change.kind == ChangeKind::Lost);
+        for change in lost {
+            for (at, span) in ranges.iter() {
+                if change.ranges.get(at).is_some_and(|other| other.start < span.end && other.end > span.start) {
+                    let (start, end, by) = (span.start, span.end, change.number);
+                    return Err(Refusal::Overlaps { at: at.clone(), start, end, by });
+                }
+            }
+        }
+        if ranges.is_empty() { Err(Refusal::Empty { kind: "lost" }) } else { Ok(()) }
+    }
+
+    fn check_lifted(&self, number: Number) -> Result<(), Refusal> {
+        let in_force = |change: &Change| change.kind == ChangeKind::Quarantined && change.lifted.is_none();
+        match self.changes.iter().any(|change| change.number == number && in_force(change)) {
+            true => Ok(()),
+            false => Err(Refusal::NoQuarantine { number }),
+        }
+    }
+
+    /// Units that follow each other in the ledger become one (rule 26).
+    fn check_compacted(
+        &self,
+        replaces: &[Number],
+        ranges: &Ranges,
+        versions: &[VersionId],
+        holes: &[Number],
+    ) -> Result<(), Refusal> {
+        let Some(first) = replaces.first() else { return Err(Refusal::Empty { kind: "compacted" }) };
+        let numbers: Vec<Number> = self.units.iter().map(|unit| unit.number).collect();
+        let at = numbers.iter().position(|number| number == first).ok_or(Refusal::NotCurrent { number: *first })?;
+        if let Some(gone) = replaces.iter().find(|number| !numbers.contains(number)) {
+            return Err(Refusal::NotCurrent { number: *gone });
+        }
+        if numbers[at..].iter().take(replaces.len()).ne(replaces) {
+            return Err(Refusal::NotTheSame { why: "they do not follow each other" });
+        }
+        let units = &self.units[at..at + replaces.len()];
+        if !same_positions(ranges, units.iter().map(|unit| &unit.ranges)) {
+            return Err(Refusal::NotTheSame { why: "the positions differ" });
+        }
+        let of_all = sorted(holes);
+        if of_all != sorted(&units.iter().flat_map(|unit| unit.holes.iter().copied()).collect::<BTreeSet<_>>()) {
+            return Err(Refusal::NotTheSame { why: "the holes differ" });
+        }
+        for (id, version) in self.versions.iter().filter(|(_, version)| version.active) {
+            let has = units.iter().filter(|unit| unit.versions.contains(id)).count();
+            if has != if versions.contains(id) { units.len() } else { 0 } {
+                return Err(Refusal::NotTheSame { why: "the versions differ" });
+            }
+            let cut = version.needs_from();
+            if !ranges.below(cut) && !ranges.above(cut) {
+                return Err(Refusal::Inside { version: id.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Archive files that follow each other and were decoded alike become one.
+    fn check_compacted_archive(&self, replaces: &[Number], ranges: &Ranges) -> Result<(), Refusal> {
+        let Some(first) = replaces.first() else { return Err(Refusal::Empty { kind: "compacted_archive" }) };
+        let at = self.archive.iter().position(|unit| unit.number == *first);
+        let at = at.ok_or(Refusal::NotCurrent { number: *first })?;
+        let units = &self.archive[at..(at + replaces.len()).min(self.archive.len())];
+        if units.iter().map(|unit| unit.number).ne(replaces.iter().copied()) {
+            return Err(Refusal::NotTheSame { why: "they do not follow each other" });
+        }
+        if units.iter().any(|unit| unit.decoding != units[0].decoding) {
+            return Err(Refusal::NotTheSame { why: "they were decoded by different definitions" });
+        }
+        match same_positions(ranges, units.iter().map(|unit| &unit.ranges)) {
+            true => Ok(()),
+            false => Err(Refusal::NotTheSame { why: "the positions differ" }),
+        }
+    }
+
     fn check_published(&self, plan: Number, boundary: &Offsets, versions: &[PublishedVersion]) -> Result<(), Refusal> {
         if versions.is_empty() {
             return Err(Refusal::Empty { kind: "published" });
@@ -483,7 +717,17 @@ impl Ledger {
         if let Some(unit) = self.units.iter().find(|u| !u.ranges.below(boundary) && !u.ranges.above(boundary)) {
             return Err(Refusal::Torn { unit: unit.number });
         }
+        if let Some(by) = self.changed_since(plan, boundary) {
+            return Err(Refusal::Changed { by, plan });
+        }
         for published in versions {
+            let lost = |change: &&Change| change.kind == ChangeKind::Lost && change.reaches_below(boundary);
+            if let Some(change) = self.changes.iter().filter(lost).find(|c| !published.holes.contains(&c.number)) {
+                return Err(Refusal::NotLeftOut { change: change.number, kind: "published" });
+            }
+            if let Some(number) = published.holes.iter().find(|number| self.change_at(**number).is_none()) {
+                return Err(Refusal::NoQuarantine { number: *number });
+            }
             self.expect_active(&published.version, true)?;
             let version = &self.versions[&published.version];
             for by in [Some(version.declared), version.published].into_iter().flatten() {
@@ -507,6 +751,38 @@ impl Ledger {
             Some(missing) => Err(Refusal::Leap { missing }),
             None => Ok(()),
         }
+    }
+}
+
+impl Ledger {
+    /// The change that entry `number` made.
+    pub fn change_at(&self, number: Number) -> Option<&Change> {
+        self.changes.iter().find(|change| change.number == number)
+    }
+
+    /// A change after `plan` whose positions reach below `boundary` (rule 12).
+    fn changed_since(&self, plan: Number, boundary: &Offsets) -> Option<Number> {
+        let changes = self.changes.iter().filter(|change| change.reaches_below(boundary));
+        changes.flat_map(|change| [Some(change.number), change.lifted]).flatten().find(|by| *by > plan)
+    }
+
+    /// Where reading of `at` goes on from `next`: behind what is lost there.
+    pub fn past_lost(&self, at: &TopicPartition, next: i64) -> i64 {
+        let lost = self.changes.iter().filter(|change| change.kind == ChangeKind::Lost);
+        let spans: Vec<_> = lost.filter_map(|change| change.ranges.get(at)).collect();
+        let mut next = next;
+        while let Some(span) = spans.iter().find(|span| span.start <= next && next < span.end) {
+            next = span.end;
+        }
+        next
+    }
+
+    /// The `lost` entries that speak of positions in `[from, to)` of `at`.
+    pub fn lost_between(&self, at: &TopicPartition, from: i64, to: i64) -> impl Iterator<Item = Number> {
+        let lost = self.changes.iter().filter(|change| change.kind == ChangeKind::Lost);
+        let touches =
+            move |change: &&Change| change.ranges.get(at).is_some_and(|span| span.start < to && span.end > from);
+        lost.filter(touches).map(|change| change.number)
     }
 }
 
@@ -550,8 +826,24 @@ fn note_epochs(epochs: &mut BTreeMap<TopicPartition, i32>, ranges: &Ranges) {
     }
 }
 
-fn sorted(versions: &[VersionId]) -> Vec<VersionId> {
-    let mut versions = versions.to_vec();
-    versions.sort();
-    versions
+/// Whether `ranges` are the positions of `parts`, which follow each other in every partition.
+fn same_positions<'a>(ranges: &Ranges, parts: impl Iterator<Item = &'a Ranges>) -> bool {
+    let mut joined: BTreeMap<&TopicPartition, (i64, i64)> = BTreeMap::new();
+    for part in parts {
+        for (at, span) in part.iter().filter(|(_, span)| !span.is_empty()) {
+            let known = joined.entry(at).or_insert((span.start, span.start));
+            if known.1 != span.start {
+                return false;
+            }
+            known.1 = span.end;
+        }
+    }
+    let whole = ranges.iter().filter(|(_, span)| !span.is_empty()).map(|(at, span)| (at, (span.start, span.end)));
+    joined.into_iter().eq(whole)
+}
+
+fn sorted<'a, T: Ord + Clone + 'a>(items: impl IntoIterator<Item = &'a T>) -> Vec<T> {
+    let mut items: Vec<T> = items.into_iter().cloned().collect();
+    items.sort();
+    items
 }

@@ -9,8 +9,10 @@
 //! - [`ledger`]: replay, and the rules an entry is checked by
 //! - [`decide`]: boundaries, batch plans, the served version
 //! - [`cover`]: which units make an answer
+//! - [`change`]: positions that are left out: lost, quarantined
 //! - [`names`] holds identifiers
 
+pub mod change;
 pub mod cover;
 pub mod decide;
 pub mod entry;
@@ -18,7 +20,8 @@ pub mod ledger;
 pub mod names;
 pub mod offsets;
 
-pub use cover::{Chain, Cover, Gap, LiveUnit, chain};
+pub use change::{Change, ChangeKind, Hole};
+pub use cover::{Chain, Cover, Gap, Holes, LiveUnit, chain};
 pub use decide::{BatchPlan, Mode, Toward, VersionPlan};
 pub use entry::{ArchiveCounts, Body, Entry, File, PublishedVersion};
 pub use ledger::{ArchiveUnit, Ledger, Refusal, Unit, VersionState};
@@ -26,4 +29,8 @@ pub use names::{Nonce, Number, VersionId};
 pub use offsets::{Offsets, Ranges, Span, TopicPartition};
 
 /// The newest ledger format that this binary reads and writes.
-pub const FORMAT: u32 = 1;
+///
+/// 1: the first. 2: `lost`, `quarantined`, `lifted`, `compacted`, `compacted_archive`.
+pub const FORMAT: u32 = 2;
+/// The format of a new source: it is raised by what needs more.
+pub const FIRST_FORMAT: u32 = 1;

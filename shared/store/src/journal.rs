@@ -132,7 +132,7 @@ impl Journal {
     /// A topic that was deleted and made again; the store is unavailable; an entry is invalid.
     pub async fn begin(&mut self, topics: &BTreeMap<String, String>, origins: &Offsets) -> Result<(), Error> {
         while !self.ledger.exists() {
-            let (source, format) = (self.files.layout.source().to_string(), bifold_ledger::FORMAT);
+            let (source, format) = (self.files.layout.source().to_string(), bifold_ledger::FIRST_FORMAT);
             let (topics, origins) = (topics.clone(), origins.clone());
             self.append(Body::Created { format, source, topics, origins }).await?;
         }
@@ -161,6 +161,14 @@ impl Journal {
     pub async fn append_as(&mut self, body: Body, nonce: Nonce) -> Result<Appended, Error> {
         if body.is_command() && self.ledger.commands.contains(&nonce) {
             return Ok(Appended::Won(self.ledger.number));
+        }
+        let format = body.needs_format();
+        if self.ledger.exists() && format > self.ledger.format {
+            // Older binaries stop at this entry, instead of at one that they cannot read.
+            while self.ledger.format < format {
+                let nonce = Nonce(uuid::Uuid::new_v4().simple().to_string());
+                Box::pin(self.append_as(Body::Format { format }, nonce)).await?;
+            }
         }
         let number = self.ledger.number + 1;
         let refused = |refusal| Error::Refused { source_name: self.files.layout.source().to_string(), refusal };

@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 use super::types::column_type;
 use super::{Place, lower, normal, simple_name};
 use crate::decode::parse_timestamp;
+use crate::dedup::DedupBy;
 use crate::error::PipelineError;
 use crate::schema::{Column, RESERVED, Source, TimestampUnit, Type};
 
@@ -35,6 +36,9 @@ const END: &str = "the end of the statement";
 fn end_or(token: &Token) -> String {
     if *token == Token::EOF { END.to_string() } else { token.to_string() }
 }
+
+/// What `dedup` and `dedup_lookback` are where they are not said.
+const NO_DEDUP: DedupBy = DedupBy { columns: vec![], lookback: 1_000_000 };
 
 /// Where each option stands.
 type Options = Vec<(String, Location)>;
@@ -87,6 +91,7 @@ impl Reader<'_, '_> {
             event_time_max_us: None,
             event_time_max_ahead_us: None,
             max_record,
+            dedup: None,
         };
         let mut watermark = None;
         self.parser.expect_token(&Token::LParen).map_err(|e| self.wrong(e))?;
@@ -115,6 +120,7 @@ impl Reader<'_, '_> {
             source.watermark_delay_us = delay_us;
         }
         self.check_bounds(&source, &options)?;
+        self.check_dedup(&source, &options)?;
         let topic = options.iter().find(|(name, _)| name == "topic").map_or(name_at, |(_, at)| *at);
         Ok((source, Named { name: name_at, topic }))
     }
@@ -155,6 +161,29 @@ impl Reader<'_, '_> {
             return Err(self.place.error(at, "event_time_min is after event_time_max", hint));
         }
         Ok(())
+    }
+
+    fn check_dedup(&self, source: &Source, options: &Options) -> Result<(), PipelineError> {
+        let at = |name: &str| options.iter().find(|(known, _)| known == name).map(|(_, at)| *at);
+        let Some(by) = &source.dedup else { return Ok(()) };
+        if let (None, Some(at)) = (at("dedup"), at("dedup_lookback")) {
+            let hint = Some("name the columns that tell rows apart: dedup = 'event_id'".to_string());
+            return Err(self.place.error(at, "dedup_lookback says how far to look, but not for what", hint));
+        }
+        let declared = |name: &&String| !source.columns.iter().any(|column| column.name == **name);
+        match by.columns.iter().find(declared) {
+            Some(name) => {
+                let near = |known: &&Column| strsim::damerau_levenshtein(&known.name, name);
+                let hint = source
+                    .columns
+                    .iter()
+                    .min_by_key(near)
+                    .map(|known| format!("the nearest column is {:?}", known.name));
+                let at = at("dedup").unwrap_or(Location::new(0, 0));
+                Err(self.place.error(at, format!("dedup names {name:?}, which is no column of this table"), hint))
+            }
+            None => Ok(()),
+        }
     }
 
     fn column(&mut self, source: &mut Source) -> Result<(), PipelineError> {
@@ -295,6 +324,21 @@ impl Reader<'_, '_> {
                     _ => return Err(wrong("the unit is 's', 'ms', 'us' or 'ns'")),
                 });
             }
+            "dedup" => {
+                let columns: Vec<String> = value.split(',').map(|name| name.trim().to_string()).collect();
+                let mut distinct = columns.clone();
+                distinct.sort();
+                distinct.dedup();
+                if distinct.len() != columns.len() || columns.iter().any(String::is_empty) {
+                    return Err(wrong("name a column, or several that differ, separated by commas"));
+                }
+                source.dedup.get_or_insert(NO_DEDUP).columns = columns;
+            }
+            "dedup_lookback" => {
+                let offsets = value.replace('_', "").parse::<i64>().ok().filter(|offsets| *offsets >= 0);
+                let offsets = offsets.ok_or_else(|| wrong("write how many offsets to look back, such as '1000000'"))?;
+                source.dedup.get_or_insert(NO_DEDUP).lookback = offsets;
+            }
             "event_time_min" => source.event_time_min_us = Some(time()?),
             "event_time_max" => source.event_time_max_us = Some(time()?),
             "event_time_max_ahead" => {
@@ -303,7 +347,7 @@ impl Reader<'_, '_> {
                 source.event_time_max_ahead_us = Some(ahead);
             }
             _ => {
-                const NAMES: [&str; 7] = [
+                const NAMES: [&str; 9] = [
                     "connector",
                     "topic",
                     "format",
@@ -311,6 +355,8 @@ impl Reader<'_, '_> {
                     "event_time_min",
                     "event_time_max",
                     "event_time_max_ahead",
+                    "dedup",
+                    "dedup_lookback",
                 ];
                 let nearest = NAMES.iter().min_by_key(|known| strsim::damerau_levenshtein(known, name));
                 let hint = nearest.map(|nearest| format!("the nearest option is {nearest}"));

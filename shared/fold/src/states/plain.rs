@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use datafusion::catalog::TableProvider;
+use datafusion::common::Column;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::datasource::provider_as_source;
-use datafusion::logical_expr::{Aggregate, LogicalPlan};
+use datafusion::functions_window::expr_fn::lag;
+use datafusion::logical_expr::{Aggregate, Expr, ExprFunctionExt, LogicalPlan, col, lit};
 
 use crate::Result;
+use crate::dedup::DedupBy;
 use crate::engine::Engine;
 use crate::view::View;
 
@@ -19,6 +22,10 @@ impl View {
     /// # Errors
     /// DataFusion's failure.
     pub async fn plain(&self, engine: &Engine, table: Arc<dyn TableProvider>) -> Result<Vec<RecordBatch>> {
+        let table = match &self.source.dedup {
+            Some(by) => without_duplicates(engine, table, by)?,
+            None => table,
+        };
         let source = provider_as_source(table);
         let plan = self.plan.clone().transform_up(|node| match node {
             LogicalPlan::TableScan(mut scan) => {
@@ -35,4 +42,26 @@ impl View {
         })?;
         Ok(engine.context().execute_logical_plan(plan.data).await?.collect().await?)
     }
+}
+
+/// The rows of `table` that are no duplicates, as a window function says it: the row before with equal columns is further away
+/// than the look-back.
+///
+/// # Errors
+/// DataFusion's failure.
+fn without_duplicates(engine: &Engine, table: Arc<dyn TableProvider>, by: &DedupBy) -> Result<Arc<dyn TableProvider>> {
+    const BEFORE: &str = "_before";
+    let column = |name: &str| col(Column::from_name(name));
+    let schema = table.schema();
+    let names: Vec<Expr> = schema.fields().iter().map(|field| column(field.name())).collect();
+    let equal = ["_topic", "_partition"].into_iter().chain(by.columns.iter().map(String::as_str)).map(column);
+    let before = lag(column("_offset"), Some(1), None)
+        .partition_by(equal.collect())
+        .order_by(["_offset", "_index"].map(|name| column(name).sort(true, false)).to_vec())
+        .build()?
+        .alias(BEFORE);
+    let near = (column("_offset") - column(BEFORE)).lt_eq(lit(by.lookback));
+    let frame = engine.context().read_table(table)?.window(vec![before])?;
+    let frame = frame.filter(column(BEFORE).is_null().or(!near))?.select(names)?;
+    Ok(frame.into_view())
 }

@@ -6,14 +6,17 @@
 //! R v1,v2   S v1   M 1     retired, selected, format
 //! A p0→3 p1→1              archived, from the archive frontier; a range p0[0,3) says its start
 //! F p0→2   F{v1} p0[0,2)   folded, for all active versions or for those named
-//! P(1,0)   P@3{v1}(1,0)    published, for all active versions, planned now; or planned at 3, for those named
+//! P(1,0)   P@3{v1}(1,0)    published in full, for all active versions, planned now; or planned at 3, for those named
+//! I(1,0)                   published incrementally, as planned now
+//! X p0[0,2)   Q p0[0,2)    lost, quarantined   L 5   the quarantine of entry 5 lifted
+//! C 3,4   CA 3,4           the epochs, the archive files of entries 3 and 4 compacted
 //! ```
 //!
 //! `(1)` leaves p1 out, `(–,1)` p0. The created entry is number 1, the first step 2.
 
 use bifold_ledger::{
-    ArchiveCounts, Body, Cover, Entry, File, Ledger, Nonce, Number, Offsets, PublishedVersion, Ranges, Refusal, Span,
-    TopicPartition, VersionId,
+    ArchiveCounts, Body, Cover, Entry, File, Ledger, Mode, Nonce, Number, Offsets, PublishedVersion, Ranges, Refusal,
+    Span, TopicPartition, VersionId, VersionPlan,
 };
 
 /// A ledger and the entries that made it.
@@ -40,8 +43,8 @@ pub(crate) fn trace(text: &str) -> Trace {
 /// Why the last step of a trace is refused; the ones before it are valid.
 pub(crate) fn refusal(text: &str) -> String {
     let mut steps = steps(text);
-    let last = steps.pop().expect("a trace has steps");
     let mut trace = Trace::begin(&steps);
+    let last = steps.pop().expect("a trace has steps");
     for step in steps {
         trace.put(step).unwrap_or_else(|refusal| panic!("{text}: {step} is refused: {refusal}"));
     }
@@ -71,7 +74,8 @@ impl Trace {
         };
         let topics = [("w".to_string(), "id-of-w".to_string())].into();
         let mut trace = Trace { ledger: Ledger::default(), entries: vec![] };
-        trace.append(Body::Created { format: 1, source: "s".into(), topics, origins }).expect("it is the first");
+        let format = if steps.iter().any(|step| step.starts_with(['X', 'Q', 'L', 'C'])) { 2 } else { 1 };
+        trace.append(Body::Created { format, source: "s".into(), topics, origins }).expect("it is the first");
         trace
     }
 
@@ -113,14 +117,63 @@ pub(crate) fn body(step: &str, ledger: &Ledger) -> Body {
         "F" => {
             let ranges = ranges(rest, |at| ledger.frontier(at));
             let (versions, events) = (named.unwrap_or_else(|| ledger.active()), ranges.positions() as u64);
-            Body::Folded { ranges, versions, delta: file("delta"), events, newest_event_us: None }
+            let holes = ranges.iter().flat_map(|(at, span)| ledger.lost_between(at, span.start, span.end)).collect();
+            Body::Folded { ranges, versions, delta: file("delta"), events, newest_event_us: None, holes, duplicates: 0 }
+        }
+        "X" => Body::Lost { ranges: ranges(rest, |at| ledger.archived(at)), reason: "gone".into() },
+        "Q" => Body::Quarantined { ranges: ranges(rest, |_| 0), reason: "wrong".into() },
+        "L" => Body::Lifted { quarantine: rest.parse().expect("a number"), reason: "right".into() },
+        "C" => {
+            let numbers = |text: &str| text.split(',').map(|n| n.trim().parse().expect("a number")).collect();
+            let together = |parts: Vec<&Ranges>| {
+                let mut ranges = Ranges::default();
+                for (at, span) in parts.into_iter().flat_map(Ranges::iter) {
+                    ranges.0.entry(at.clone()).and_modify(|known| known.end = span.end).or_insert(*span);
+                }
+                ranges
+            };
+            match rest.strip_prefix('A') {
+                Some(rest) => {
+                    let replaces: Vec<Number> = numbers(rest);
+                    let units = ledger.archive.iter().filter(|unit| replaces.contains(&unit.number));
+                    let ranges = together(units.map(|unit| &unit.ranges).collect());
+                    Body::CompactedArchive { replaces, ranges, rows: vec![file("big")], dead: vec![] }
+                }
+                None => {
+                    let replaces: Vec<Number> = numbers(rest);
+                    let units: Vec<_> = ledger.units.iter().filter(|unit| replaces.contains(&unit.number)).collect();
+                    let ranges = together(units.iter().map(|unit| &unit.ranges).collect());
+                    let versions = units.first().map(|unit| unit.versions.clone()).unwrap_or_default();
+                    let mut holes: Vec<Number> = units.iter().flat_map(|unit| unit.holes.clone()).collect();
+                    holes.dedup();
+                    Body::Compacted { replaces, ranges, versions, delta: file("big"), holes }
+                }
+            }
+        }
+        "I" => {
+            let boundary = vector(step);
+            let plan = ledger.plan_batch(&ledger.active(), boundary.clone(), false);
+            let built = plan.versions.into_iter().filter(|version| version.mode != Mode::None);
+            let one = |version: VersionPlan| {
+                let runs = version.keep.into_iter().chain([file("more")]).collect();
+                PublishedVersion { version: version.version, runs, full: false, holes: version.holes }
+            };
+            Body::Published { plan: plan.plan, boundary, versions: built.map(one).collect() }
         }
         "P" => {
             let plan = step.split(['@', '{', '(']).nth(1).filter(|_| step.contains('@'));
             let plan = plan.map_or(ledger.number, |plan| plan.parse().expect("a number"));
             let versions = named.unwrap_or_else(|| ledger.active()).into_iter();
-            let versions = versions.map(|version| published(version, "run")).collect();
-            Body::Published { plan, boundary: vector(step), versions }
+            let boundary = vector(step);
+            let holes: Vec<Number> = ledger
+                .plan_batch(&ledger.active(), boundary.clone(), true)
+                .versions
+                .first()
+                .map_or(vec![], |v| v.holes.clone());
+            let versions = versions
+                .map(|version| PublishedVersion { holes: holes.clone(), ..published(version, "run") })
+                .collect();
+            Body::Published { plan, boundary, versions }
         }
         other => panic!("no such step: {other}"),
     }
@@ -134,7 +187,7 @@ pub(crate) fn entry(number: Number, body: Body) -> Entry {
 
 /// A batch view of one run.
 pub(crate) fn published(version: VersionId, path: &str) -> PublishedVersion {
-    PublishedVersion { version, runs: vec![file(path)], full: false }
+    PublishedVersion { version, runs: vec![file(path)], full: false, holes: vec![] }
 }
 
 /// A file of some name.

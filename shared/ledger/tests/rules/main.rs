@@ -2,6 +2,7 @@
 //! rule. Traces are written in the small language of [`dsl`].
 
 mod answering;
+mod changes;
 mod dsl;
 mod folding;
 mod formats;

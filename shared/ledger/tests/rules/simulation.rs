@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use bifold_ledger::{
-    ArchiveCounts, BatchPlan, Body, Entry, Gap, Ledger, Mode, Number, Offsets, Ranges, Refusal, Span, VersionId,
+    ArchiveCounts, BatchPlan, Body, ChangeKind, Entry, Gap, Hole, Ledger, Mode, Number, Offsets, PublishedVersion,
+    Ranges, Refusal, Span, VersionId,
 };
 use proptest::prelude::*;
 
@@ -43,7 +44,7 @@ struct Act {
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    (0..7usize, 0..8u8, 0..4i64, 0..4i64, 0..4i64).prop_map(|(role, what, a, b, c)| Act { role, what, a, b, c })
+    (0..8usize, 0..8u8, 0..4i64, 0..4i64, 0..4i64).prop_map(|(role, what, a, b, c)| Act { role, what, a, b, c })
 }
 
 /// A process: its copy of the ledger and what it is about to put.
@@ -67,9 +68,9 @@ impl World {
         let mut world =
             World { ledger: Ledger::default(), entries: vec![], writers: vec![], runs: BTreeMap::default() };
         world
-            .put(Body::Created { format: 1, source: "s".into(), topics, origins: vector(origins) })
+            .put(Body::Created { format: 2, source: "s".into(), topics, origins: vector(origins) })
             .expect("the first");
-        world.writers = vec![Writer { seen: world.ledger.clone(), pending: None }; 7];
+        world.writers = vec![Writer { seen: world.ledger.clone(), pending: None }; 8];
         world
     }
 
@@ -96,12 +97,20 @@ impl World {
     fn decide(&mut self, act: Act) {
         let seen = self.writers[act.role].seen.clone();
         let body = match act.role {
-            0 | 1 => ranges(act, |at| seen.frontier(&p(at))).map(|ranges| Body::Folded {
-                ranges,
-                versions: seen.active(),
-                delta: file("delta"),
-                events: 1,
-                newest_event_us: None,
+            0 | 1 => ranges(act, |at| seen.past_lost(&p(at), seen.frontier(&p(at)))).map(|ranges| {
+                let ranges: Ranges =
+                    ranges.iter().map(|(at, span)| (at.clone(), Span::new(seen.frontier(at), span.end))).collect();
+                let lost = ranges.iter().flat_map(|(at, span)| seen.lost_between(at, span.start, span.end));
+                let holes: std::collections::BTreeSet<_> = lost.collect();
+                Body::Folded {
+                    ranges,
+                    versions: seen.active(),
+                    delta: file("delta"),
+                    events: 1,
+                    newest_event_us: None,
+                    holes: holes.into_iter().collect(),
+                    duplicates: 0,
+                }
             }),
             2 | 3 => archivable(&seen, act).map(|ranges| Body::Archived {
                 ranges,
@@ -111,6 +120,7 @@ impl World {
                 decoding: String::new(),
             }),
             4 | 5 => self.plan(&seen, act),
+            7 => change(&seen, act),
             _ => Some(command(&seen, act)),
         };
         self.writers[act.role].pending = body.map(|body| (body, act));
@@ -156,19 +166,25 @@ impl World {
                 add(&mut counted, &self.runs[&kept.path]);
             }
             count(&mut counted, &version.from, &boundary);
-            built.push((version.version, counted));
+            leave_out(&mut counted, &seen.parts_of(&version.holes, &version.from, &boundary));
+            built.push((version.version, counted, version.holes));
         }
         let body = self.publish(plan, boundary, built)?;
         assert_eq!(seen.check(seen.number + 1, &body), Ok(()), "what is planned may be published");
         Some(body)
     }
 
-    fn publish(&mut self, plan: Number, boundary: Offsets, built: Vec<(VersionId, Counted)>) -> Option<Body> {
+    fn publish(
+        &mut self,
+        plan: Number,
+        boundary: Offsets,
+        built: Vec<(VersionId, Counted, Vec<Number>)>,
+    ) -> Option<Body> {
         let mut versions = vec![];
-        for (version, counted) in built {
+        for (version, counted, holes) in built {
             let path = format!("run-{}", self.runs.len());
             self.runs.insert(path.clone(), counted);
-            versions.push(published(version, &path));
+            versions.push(PublishedVersion { holes, ..published(version, &path) });
         }
         (!versions.is_empty()).then_some(Body::Published { plan, boundary, versions })
     }
@@ -177,7 +193,10 @@ impl World {
     fn extended(&mut self, body: &Body, refusal: &Refusal) -> Option<Body> {
         let Body::Published { plan, boundary, versions } = body else { return None };
         let newer = self.ledger.next_boundary(3);
-        if matches!(refusal, Refusal::Overtaken { .. }) || !newer.reaches(boundary) {
+        let overtaken = matches!(refusal, Refusal::Overtaken { .. } | Refusal::Changed { .. });
+        // What changed above the plan's boundary would have to be left out of the extension.
+        let changed = self.ledger.changes.iter().any(|c| c.number > *plan || c.lifted.is_some_and(|by| by > *plan));
+        if overtaken || changed || !newer.reaches(boundary) {
             return None;
         }
         let active = self.ledger.active();
@@ -185,7 +204,12 @@ impl World {
         for version in versions.iter().filter(|version| active.contains(&version.version)) {
             let mut counted = self.runs[&version.runs[0].path].clone();
             count(&mut counted, boundary, &newer);
-            built.push((version.version.clone(), counted));
+            let lost = self.ledger.changes.iter().filter(|c| c.kind == ChangeKind::Lost && c.reaches_below(&newer));
+            let mut holes = version.holes.clone();
+            holes.extend(lost.map(|c| c.number).filter(|number| !version.holes.contains(number)));
+            leave_out(&mut counted, &self.ledger.parts_of(&holes, boundary, &newer));
+            // A quarantine that the plan's boundary cut has to stay pending, or be left out whole.
+            built.push((version.version.clone(), counted, holes));
         }
         self.publish(*plan, newer, built)
     }
@@ -211,9 +235,28 @@ impl World {
                 add(&mut counted, &self.runs[&run.path]);
             }
             for unit in &cover.units {
-                count(&mut counted, &unit.ranges.starts(), &unit.ranges.ends());
+                let (from, to) = (unit.ranges.starts(), unit.ranges.ends());
+                count(&mut counted, &from, &to);
+                leave_out(&mut counted, &ledger.parts_of(&unit.holes, &from, &to));
             }
-            assert_eq!(counted, once, "entry {number}, {id}: every offset below the frontier is counted once");
+            let holes = ledger.holes(&cover, &[]);
+            let mut expected = once.clone();
+            leave_out(&mut expected, &holes.holes);
+            assert_eq!(
+                counted, expected,
+                "entry {number}, {id}: every offset below the frontier is counted once, but holes"
+            );
+            for hole in &holes.pending {
+                let offsets = (hole.start..hole.end).map(|offset| (hole.at.partition, offset));
+                let elsewhere = |at: &(i32, i64)| !counted.contains_key(at);
+                let left_out = |at: &(i32, i64)| {
+                    holes.holes.iter().any(|h| h.at.partition == at.0 && h.start <= at.1 && at.1 < h.end)
+                };
+                assert!(
+                    offsets.into_iter().all(|at| !elsewhere(&at) || left_out(&at)),
+                    "entry {number}: pending is counted"
+                );
+            }
         }
         for view in ["v", "u"] {
             let dropped = ledger.versions.values().all(|version| version.view != view || !version.active);
@@ -237,9 +280,19 @@ impl World {
                 .expect("it goes on");
         }
         if let Some(ranges) = upto(&|at| self.ledger.frontier(&p(at))) {
+            let lost = ranges.iter().flat_map(|(at, span)| self.ledger.lost_between(at, span.start, span.end));
+            let holes = lost.collect::<std::collections::BTreeSet<_>>().into_iter().collect();
             let versions = self.ledger.active();
-            self.put(Body::Folded { ranges, versions, delta: file("delta"), events: 1, newest_event_us: None })
-                .expect("it goes on");
+            self.put(Body::Folded {
+                ranges,
+                versions,
+                delta: file("delta"),
+                events: 1,
+                newest_event_us: None,
+                holes,
+                duplicates: 0,
+            })
+            .expect("it goes on");
         }
         let now = self.ledger.clone();
         if let Some(body) = self.plan(&now, Act { role: 4, what: 1, a: i64::MAX, b: 0, c: 1 }) {
@@ -264,6 +317,40 @@ fn archivable(seen: &Ledger, act: Act) -> Option<Ranges> {
     let behind = (0..PARTITIONS).filter(|at| from(*at) < seen.frontier(&p(*at)));
     let ranges: Ranges = behind.map(|at| (p(at), Span::new(from(at), seen.frontier(&p(at))))).collect();
     (!ranges.is_empty()).then_some(ranges)
+}
+
+/// Takes what lies in holes out of what is counted.
+fn leave_out(counted: &mut Counted, holes: &[Hole]) {
+    counted.retain(|(partition, offset), _| {
+        !holes.iter().any(|hole| hole.at.partition == *partition && hole.start <= *offset && *offset < hole.end)
+    });
+}
+
+/// Something is lost, quarantined, lifted, or units are compacted.
+fn change(seen: &Ledger, act: Act) -> Option<Body> {
+    let at = p(act.a as i32 % PARTITIONS);
+    let range = |start: i64| -> Ranges { [(at.clone(), Span::new(start, start + 1 + act.c))].into_iter().collect() };
+    match act.b {
+        0 => Some(Body::Quarantined { ranges: range(act.c * 2), reason: String::new() }),
+        1 if act.c < 2 => Some(Body::Lost { ranges: range(seen.archived(&at)), reason: String::new() }),
+        1 => seen.changes.get(act.c as usize).map(|c| Body::Lifted { quarantine: c.number, reason: String::new() }),
+        _ => {
+            let units = seen.compactable(2, 2 + act.c as usize)?;
+            let mut ranges = Ranges::default();
+            for (at, span) in units.iter().flat_map(|unit| unit.ranges.iter()) {
+                ranges.0.entry(at.clone()).and_modify(|known| known.end = span.end).or_insert(*span);
+            }
+            let holes: std::collections::BTreeSet<_> =
+                units.iter().flat_map(|unit| unit.holes.iter().copied()).collect();
+            Some(Body::Compacted {
+                replaces: units.iter().map(|unit| unit.number).collect(),
+                ranges,
+                versions: units[0].versions.clone(),
+                delta: file("big"),
+                holes: holes.into_iter().collect(),
+            })
+        }
+    }
 }
 
 /// A command that somebody gives; it may be refused.

@@ -6,12 +6,11 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
 use bifold_fold::{Decoder, Envelope, Source};
 use bifold_ledger::{ArchiveUnit, File, TopicPartition};
-use bifold_store::SourceFiles;
+use bifold_store::{Error, SourceFiles};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::Part;
-use crate::Error;
+use crate::Part;
 
 /// Rows of one batch.
 const BATCH_ROWS: usize = 16_384;
@@ -72,11 +71,13 @@ impl Replay {
     }
 }
 
-async fn records_of(store: &SourceFiles, file: &File, dead_letters: bool) -> Result<Vec<RecordBatch>, Error> {
+pub(crate) async fn records_of(
+    store: &SourceFiles,
+    file: &File,
+    dead_letters: bool,
+) -> Result<Vec<RecordBatch>, Error> {
     let bytes = store.get(file).await?;
-    let damaged = |e: String| {
-        Error::Store(bifold_store::Error::Damaged { path: store.layout.object(&file.path).to_string(), why: e })
-    };
+    let damaged = |e: String| Error::Damaged { path: store.layout.object(&file.path).to_string(), why: e };
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| damaged(e.to_string()))?;
     let mut names = vec!["_topic", "_partition", "_offset", "_timestamp", "_payload"];
     if dead_letters {
@@ -87,7 +88,7 @@ async fn records_of(store: &SourceFiles, file: &File, dead_letters: bool) -> Res
     reader.collect::<Result<_, _>>().map_err(|e| damaged(e.to_string()))
 }
 
-struct Columns<'a> {
+pub(crate) struct Columns<'a> {
     topic: &'a arrow::array::StringArray,
     partition: &'a arrow::array::Int32Array,
     offset: &'a arrow::array::Int64Array,
@@ -97,7 +98,7 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn new(batch: &'a RecordBatch) -> Self {
+    pub(crate) fn new(batch: &'a RecordBatch) -> Self {
         let column = |name: &str| batch.column_by_name(name).expect("every archived file has this column");
         Self {
             topic: column("_topic").as_string(),
@@ -110,7 +111,7 @@ impl<'a> Columns<'a> {
     }
 
     /// The record that stands at `row`, if this is the row that holds its bytes.
-    fn record(&self, row: usize) -> Option<Envelope<'a>> {
+    pub(crate) fn record(&self, row: usize) -> Option<Envelope<'a>> {
         if self.alone.is_some_and(|alone| !alone.value(row)) || self.payload.is_null(row) {
             return None;
         }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use bifold_archive::{Part, row_schema};
 use bifold_fold::{Engine, Source};
-use bifold_ledger::{File, TopicPartition};
+use bifold_ledger::{File, Hole, TopicPartition};
 use bifold_store::SourceFiles;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
@@ -12,7 +13,6 @@ use datafusion::logical_expr::Expr;
 use datafusion::prelude::{DataFrame, col, lit};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{Part, row_schema};
 use crate::Error;
 
 /// The name under which the store is known to DataFusion.
@@ -24,7 +24,7 @@ const CHECKS_AT_ONCE: usize = 32;
 ///
 /// # Errors
 /// A file that is missing or damaged, or the store is unavailable.
-pub async fn table(
+pub(super) async fn table(
     engine: &Engine,
     source: &Source,
     store: &SourceFiles,
@@ -57,5 +57,11 @@ fn within(part: &Part) -> Expr {
         let above = column("_offset").gt_eq(lit(part.from.or_zero(at)));
         here.and(above).and(column("_offset").lt(lit(to)))
     };
-    part.to.iter().map(|(at, to)| one(at, to)).reduce(Expr::or).unwrap_or(lit(false))
+    let inside = part.to.iter().map(|(at, to)| one(at, to)).reduce(Expr::or).unwrap_or(lit(false));
+    let hole = |hole: &Hole| {
+        let column = |name: &str| col(datafusion::common::Column::from_name(name));
+        let here = column("_topic").eq(lit(hole.at.topic.clone())).and(column("_partition").eq(lit(hole.at.partition)));
+        here.and(column("_offset").gt_eq(lit(hole.start))).and(column("_offset").lt(lit(hole.end)))
+    };
+    part.without.iter().map(hole).fold(inside, |inside, hole| inside.and(!hole))
 }

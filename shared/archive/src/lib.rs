@@ -1,22 +1,23 @@
-//! The archive as tables.
+//! The archive: what its files hold, and how they are read.
 //!
 //! Rows whose columns were decoded by the same definition are read from their columns; those of an older definition,
-//! and everything that `verify` reads, are decoded again from the original bytes ([`replay::Replay`]).
+//! and everything that `verify` reads, are decoded again from the original bytes ([`replay::Replay`]). What the log no longer
+//! has is read from here as if it came from the log ([`records::Records`]).
 
-pub mod direct;
+pub mod records;
 pub mod replay;
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use bifold_fold::Source;
-use bifold_ledger::{ArchiveUnit, Ledger, Offsets, TopicPartition};
+use bifold_ledger::{ArchiveUnit, Hole, Ledger, Offsets, TopicPartition};
 
 /// The reason under which records without an event and without a mistake are kept: no dead letters.
 pub const ABSENT: &str = "absent";
 
 /// The fields of a header.
-pub(crate) fn header_fields() -> Fields {
+pub fn header_fields() -> Fields {
     vec![Field::new("name", DataType::Utf8, true), Field::new("value", DataType::Binary, true)].into()
 }
 
@@ -56,19 +57,22 @@ pub fn dead_schema() -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// A part of the log: `[from, to)` in every partition.
-#[derive(Clone, Debug)]
+/// A part of the log: `[from, to)` in every partition, without holes.
+#[derive(Clone, Debug, Default)]
 pub struct Part {
     /// Where it starts.
     pub from: Offsets,
     /// Where it ends.
     pub to: Offsets,
+    /// What is left out of it.
+    pub without: Vec<Hole>,
 }
 
 impl Part {
     /// Whether the offset of a partition lies in it.
     pub fn holds(&self, at: &TopicPartition, offset: i64) -> bool {
-        offset >= self.from.or_zero(at) && offset < self.to.or_zero(at)
+        let left_out = |hole: &Hole| hole.start <= offset && offset < hole.end && hole.at == *at;
+        offset >= self.from.or_zero(at) && offset < self.to.or_zero(at) && !self.without.iter().any(left_out)
     }
 
     /// The units of the archive that reach into it, and whether each lies in it whole.
@@ -78,7 +82,11 @@ impl Part {
                 .ranges
                 .iter()
                 .any(|(at, span)| span.start < self.to.or_zero(at) && span.end > self.from.or_zero(at));
-            let inside = unit.ranges.below(&self.to) && unit.ranges.above(&self.from);
+            let has_hole = |hole: &Hole| {
+                unit.ranges.get(&hole.at).is_some_and(|span| span.start < hole.end && span.end > hole.start)
+            };
+            let inside =
+                unit.ranges.below(&self.to) && unit.ranges.above(&self.from) && !self.without.iter().any(has_hole);
             touches.then_some((unit, inside))
         })
     }

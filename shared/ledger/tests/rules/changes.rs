@@ -1,0 +1,174 @@
+//! Lost, quarantined, lifted; compacted (rules 12, 21, 22, 26).
+
+use bifold_ledger::change::Hole;
+use bifold_ledger::{Ledger, Mode};
+
+use crate::dsl::{durable, p, refused, run, show, vector};
+
+fn show_holes(holes: &[Hole]) -> String {
+    let one = |hole: &Hole| format!("p{}[{},{})#{}", hole.at.partition, hole.start, hole.end, hole.change);
+    holes.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+/// `holes | pending_holes` of an answer of durable units.
+fn holes(ledger: &Ledger, version: &str) -> String {
+    let cover = ledger.cover(&version.into()).expect("it can answer");
+    let holes = ledger.holes(&cover, &[]);
+    format!("{} | {}", show_holes(&holes.holes), show_holes(&holes.pending))
+}
+
+#[test]
+fn rule_12_nothing_changed_below_the_boundary_since_the_plan() {
+    // #5 is the plan.
+    let text = "D v1; A p0→4 p1→4; F p0→4 p1→4";
+    refused(&[
+        (
+            &format!("{text}; Q p0[1,2); P@4(4,4)"),
+            "entry 5 changes what counts below the boundary, after the plan at 4",
+        ),
+        (&format!("{text}; Q p0[1,2); P(4,4); L 5; P@6(4,4)"), "entry 7 changes what counts"),
+        (&format!("{text}; X p0[4,6); P@4{{v1}}(5,4)"), "the boundary w/0:5 is beyond the archive"),
+    ]);
+    // What changes above it is no obstacle.
+    run(&format!("{text}; Q p0[4,9); P@4(4,4)"));
+    run(&format!("{text}; Q p0[1,2); P@5(4,4)"));
+}
+
+#[test]
+fn rule_21_lost_is_what_is_not_archived() {
+    refused(&[
+        ("D v1; A p0→3; X p0[2,5)", "w/0 [2, …) cannot be lost: it is archived up to 3"),
+        ("D v1; X p0[0,3); X p0[2,5)", "w/0 [2, 5) overlaps what entry 3 says of it"),
+        ("D v1; Q p0[0,3); Q p0[2,5)", "w/0 [2, 5) overlaps what entry 3 says of it"),
+        ("D v1; L 2", "entry 2 is no quarantine in force"),
+        ("D v1; X p0[0,2); L 3", "entry 3 is no quarantine in force"),
+        ("D v1; Q p0[0,2); L 3; L 3", "entry 3 is no quarantine in force"),
+    ]);
+    // A quarantine that was lifted may come again, and what is quarantined may get lost.
+    run("D v1; Q p0[0,3); L 3; Q p0[2,5); X p0[0,5)");
+}
+
+#[test]
+fn rule_21_a_full_run_leaves_out_quarantines_below_its_boundary_and_an_incremental_one_what_lies_above_its_start() {
+    let text = "D v1; A p0→6; F p0→4; P(4,0); F p0→6; Q p0[1,2); Q p0[4,5); Q p0[5,9)";
+    assert_eq!(holes(&run(text), "v1"), " | p0[1,2)#7 p0[4,5)#8 p0[5,6)#9");
+    assert_eq!(holes(&run(&format!("{text}; I(6,0)")), "v1"), "p0[4,5)#8 | p0[1,2)#7 p0[5,6)#9");
+    let full = format!("{text}; P(6,0)");
+    assert_eq!(holes(&run(&full), "v1"), "p0[1,2)#7 p0[4,5)#8 | p0[5,6)#9");
+    // A lift: the base goes on leaving it out until a full run counts it again.
+    let lifted = format!("{full}; L 7; A p0→8; F p0→8; I(8,0)");
+    assert_eq!(holes(&run(&lifted), "v1"), "p0[1,2)#7 p0[4,5)#8 | p0[5,8)#9");
+    assert_eq!(holes(&run(&format!("{lifted}; P(8,0)")), "v1"), "p0[4,5)#8 | p0[5,8)#9");
+}
+
+#[test]
+fn rule_21_a_batch_view_leaves_out_all_that_is_lost() {
+    let ledger = run("D v1; X p0[0,3); A p0→5; F p0→5");
+    let plan = ledger.plan_batch(&ledger.active(), vector("(5,0)"), false);
+    assert_eq!((plan.versions[0].mode, plan.versions[0].holes.as_slice()), (Mode::Full, &[3][..]));
+    let mut trace = crate::dsl::trace("D v1; X p0[0,3); A p0→5; F p0→5");
+    let body = crate::dsl::body("P(5,0)", &trace.ledger);
+    let bifold_ledger::Body::Published { plan, boundary, mut versions } = body else { panic!("published") };
+    versions[0].holes.clear();
+    let body = bifold_ledger::Body::Published { plan, boundary, versions };
+    let refusal = trace.ledger.check(trace.ledger.number + 1, &body).expect_err("it counts what is lost");
+    assert_eq!(refusal.to_string(), "what entry 3 says is lost has to be left out of published");
+    trace.put("P(5,0)").expect("it leaves it out");
+    assert_eq!(holes(&trace.ledger, "v1"), "p0[0,3)#3 | ");
+}
+
+#[test]
+fn rule_22_reading_goes_on_behind_what_is_lost() {
+    let ledger = run("D v1; X p0[2,5); X p0[5,6); X p1[0,1)");
+    assert_eq!([0, 1, 2, 4, 5, 6].map(|next| ledger.past_lost(&p(0), next)), [0, 1, 6, 6, 6, 6]);
+    assert_eq!(ledger.lost_between(&p(0), 0, 2).count(), 0);
+    assert_eq!(ledger.lost_between(&p(0), 0, 6).collect::<Vec<_>>(), [3, 4]);
+    // The delta that passes over it says so.
+    assert_eq!(holes(&run("D v1; X p0[0,3); F p0→5"), "v1"), "p0[0,3)#3 | ");
+}
+
+#[test]
+fn trace_run_1_plans_q_run_2_publishes_naming_q_run_1_publishes_at_the_same_boundary() {
+    // #5 is run 1's plan.
+    let text = "D v1; A p0→2; F p0→2; Q p0[0,1); P@5(2,0)";
+    refused(&[(&format!("{text}; P@4(2,0)"), "entry 5 changes what counts below the boundary")]);
+}
+
+#[test]
+fn trace_an_incremental_run_over_a_quarantine_that_began_below_its_start_leaves_it_pending() {
+    let text = "D v1; A p0→2; Q p0[0,2); F p0[0,1); P(1,0); F p0→2; I(2,0)";
+    assert_eq!(holes(&run(text), "v1"), " | p0[0,2)#4");
+    assert_eq!(holes(&run(&format!("{text}; P(2,0)")), "v1"), "p0[0,2)#4 | ");
+}
+
+#[test]
+fn trace_a_delta_counts_what_was_lost_after_it() {
+    let text = "D v1; F p0[0,1); X p0[0,1)";
+    assert_eq!(holes(&run(text), "v1"), " | p0[0,1)#4");
+    let archived = format!("{text}; A p0[0,3); F p0→3; P(3,0)");
+    assert_eq!(holes(&run(&archived), "v1"), "p0[0,1)#4 | ");
+}
+
+#[test]
+fn rule_26_compacted_replaces_units_that_follow_each_other() {
+    let text = "D v1; F p0→1; F p0→2 p1→1; F p0→4";
+    let ledger = run(&format!("{text}; C 3,4,5"));
+    assert_eq!(durable(&ledger, "v1"), "(0,0) + [6] = (4,1)");
+    assert_eq!(durable(&run(&format!("{text}; C 3,4; F p0→6; C 6,5")), "v1"), "(0,0) + [8, 7] = (6,1)");
+    refused(&[
+        (&format!("{text}; C 3,5"), "the units do not make up what is to replace them: they do not follow each other"),
+        (&format!("{text}; C 3,4; C 3,4"), "entry 3 is no current unit"),
+        (&format!("{text}; C 4,3"), "the units do not make up what is to replace them: they do not follow each other"),
+        (&format!("{text}; A p0→1; P(1,0); C 3,4"), "entry 3 is no current unit"),
+        ("D v1; F p0→1; D v2; F p0→2; C 3,5", "the units do not make up what is to replace them: the versions differ"),
+    ]);
+}
+
+#[test]
+fn rule_26_no_boundary_lies_inside() {
+    // v1 stands at 1, u1 at 0: its units are kept, and may not be joined over v1's boundary.
+    let text = "D v1; D u1@u; F p0→1; F p0→2; A p0→2; P{v1}(1,0)";
+    refused(&[(&format!("{text}; C 4,5"), "the boundary of version v1 lies inside the compacted epochs")]);
+    assert_eq!(run(text).compactable(2, 100), None);
+    let alike = run("D v1; F p0→1; F p0→2; F p0→3; A p0→3; P(1,0)");
+    let units: Vec<_> = alike.compactable(2, 100).expect("two").iter().map(|unit| unit.number).collect();
+    assert_eq!(units, [4, 5]);
+    assert_eq!(alike.compactable(3, 100), None);
+}
+
+#[test]
+fn trace_epochs_compacted_over_a_boundary_are_torn() {
+    refused(&[("D v1; F p0→1; F p0→2; A p0→2; P(1,0); C 3,4", "entry 3 is no current unit")]);
+    let straddled = run("D v1; F p0→1; F p0→2; C 3,4; A p0→1");
+    assert_eq!(show(&straddled.next_boundary(10)), "(0,0)", "a run takes the newest prefix that no unit straddles");
+    refused(&[("D v1; F p0→1; F p0→2; C 3,4; A p0→2; P(1,0)", "the boundary cuts through the epoch of entry 5")]);
+}
+
+#[test]
+fn rule_26_archive_files_are_replaced_by_files_of_the_same_rows() {
+    let text = "D v1; A p0→1; A p0→2 p1→1; A p0→3";
+    let ledger = run(&format!("{text}; CA 3,4"));
+    let numbers: Vec<_> = ledger.archive.iter().map(|unit| unit.number).collect();
+    assert_eq!(numbers, [6, 5]);
+    assert_eq!(show(&ledger.archived), "(3,1)");
+    refused(&[
+        (&format!("{text}; CA 3,5"), "the units do not make up what is to replace them: they do not follow each other"),
+        (&format!("{text}; CA 3,4; CA 3,4"), "entry 3 is no current unit"),
+    ]);
+    let small = run(text);
+    assert_eq!(small.compactable_archive(2, 10, 25).map(<[_]>::len), Some(2), "of 10 rows each, 25 at most");
+    assert_eq!(small.compactable_archive(2, 9, 25), None);
+}
+
+#[test]
+fn rule_28_new_kinds_need_the_format_raised_first() {
+    let first = "M 1; D v1";
+    let ledger = run(first);
+    let mut lower = ledger.clone();
+    lower.format = 1;
+    let body = crate::dsl::body("Q p0[0,1)", &ledger);
+    let refusal = lower.check(lower.number + 1, &body).expect_err("format 1 does not know it");
+    assert_eq!(refusal.to_string(), "an entry of kind quarantined needs ledger format 2, in force is 1");
+    lower.format = 2;
+    assert_eq!(lower.check(lower.number + 1, &body), Ok(()));
+}
