@@ -9,7 +9,7 @@
 //! The ledger fences: an `archived` entry is valid only where the archive ends, so a second collector, or one that comes
 //! back after `kill -9`, can neither double nor skip a record. Files of a lost flush are garbage that nothing names.
 
-mod buffer;
+pub(crate) mod buffer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

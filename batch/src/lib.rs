@@ -3,6 +3,7 @@
 //! - [`audit`]: what became of every offset and every event
 //! - [`collect`]: Kafka → archive, exactly once through the ledger
 //! - [`recompute`]: archive → batch views, published atomically
+//! - [`maintain`]: compaction, and deleting what nothing needs
 //! - [`progress`]: how far work over the archive has come
 //! - [`runs`]: what runs did, kept for people
 //! - [`schedule`]: when runs start by themselves
@@ -13,6 +14,7 @@ pub mod audit;
 pub mod collect;
 pub mod dead_letters;
 pub mod error;
+pub mod maintain;
 pub mod progress;
 pub mod recompute;
 pub mod runs;

@@ -5,6 +5,7 @@ mod role;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bifold_batch::maintain::Maintain;
 use bifold_batch::{Collector, schedule};
 use bifold_config::Config;
 use bifold_fold::live::{LiveAnswer, LiveRequest};
@@ -210,6 +211,18 @@ fn start_collector(
         component: role.readiness.component(format!("collect {source}")),
         limit,
     };
+    let maintain = Maintain {
+        source: context.source(source)?,
+        files: context.files(source)?,
+        deltas: context.config.batch.compact_deltas,
+        archive: context.config.batch.compact_files,
+        grace: context.config.store.orphan_grace,
+    };
+    let shutdown = role.shutdown.clone();
+    role.watch(&format!("maintain {source}"), async move {
+        maintain.run(shutdown).await;
+        Ok(())
+    });
     role.thread(format!("collect {source}"), move |runtime, shutdown| {
         collector.run(&runtime, &shutdown).map_err(Exit::from)
     })

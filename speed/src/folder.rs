@@ -46,8 +46,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const SEAT_EVERY: Duration = Duration::from_millis(50);
 /// How long a commit is tried before the instance gives its partitions to others, who may reach the store.
 const COMMIT_WITHIN: Duration = Duration::from_secs(30);
-/// Bytes of slices beyond which an epoch is committed early.
-const EPOCH_BYTES: usize = 512 << 20;
+/// Which part of the memory an open epoch's states may take, and the committed ones that are kept: a commit needs the same again for
+/// the reduced states and for the delta's bytes, and the records being read take the rest.
+const PART_OF_MEMORY: u64 = 6;
 
 /// Folds one source.
 #[derive(Debug)]
@@ -166,6 +167,7 @@ impl Folder {
         let mut bridge = (!bridge.to.is_empty()).then(|| Records::new(&self.files, &ledger, bridge));
         let mut epoch = self.open(&ledger, &mine, &folds);
         let (mut next_survey, mut next_look) = (Instant::now(), Instant::now() + LOOK_EVERY);
+        let most_bytes = usize::try_from(self.options.memory / PART_OF_MEMORY).unwrap_or(usize::MAX);
         // A pause in the stream is a good moment to commit, if the last epoch was committed long enough ago.
         let (mut last_record, mut next_early) = (Instant::now(), Instant::now());
         self.live.note_ledger(&ledger);
@@ -210,7 +212,7 @@ impl Folder {
             let due = epoch.opened.is_some_and(|opened| opened.elapsed() >= self.options.epoch_interval)
                 || (last_record.elapsed() >= PAUSE && Instant::now() >= next_early)
                 || epoch.events >= self.options.epoch_rows
-                || epoch.bytes() >= EPOCH_BYTES;
+                || epoch.bytes() >= most_bytes;
             let turn = match going.seat.poll()? {
                 Turn::Changed if mine.iter().eq(found.bounds.keys().filter(|at| going.seat.owned().holds(at))) => {
                     Turn::Stay
@@ -230,7 +232,7 @@ impl Folder {
                 let next = Epoch::new(ledger.number, epoch.end(), folds.versions.iter().cloned());
                 let done = std::mem::replace(&mut epoch, next);
                 metrics::counter!("bifold_epochs_total", "source" => self.source.name.clone()).increment(1);
-                self.live.committed(number, done, &epoch);
+                self.live.committed(number, done, &epoch, most_bytes);
                 self.live.note_ledger(&ledger);
                 self.report(&ledger);
             }

@@ -67,13 +67,15 @@ impl Live {
         state.newest_event_us = state.newest_event_us.max(epoch.newest_event_us);
     }
 
-    /// Says that the offered epoch was committed as `number`, and that `next` is open now.
-    pub(crate) fn committed(&self, number: Number, epoch: Epoch, next: &Epoch) {
+    /// Says that the offered epoch was committed as `number`, and that `next` is open now. Committed ones stay for readers whose
+    /// ledger is older, up to `most_bytes`: who misses one reads on in the ledger.
+    pub(crate) fn committed(&self, number: Number, epoch: Epoch, next: &Epoch, most_bytes: usize) {
         let mut state = self.state();
         state.committed.push_back((number, epoch));
         state.open = Some(next.clone());
         state.ledger = state.ledger.max(number);
-        while state.committed.len() > KEPT_UNITS {
+        let bytes = |state: &State| state.committed.iter().map(|(_, epoch)| epoch.bytes()).sum::<usize>();
+        while state.committed.len() > KEPT_UNITS || bytes(&state) > most_bytes {
             state.committed.pop_front();
         }
     }

@@ -13,4 +13,5 @@ mod left_out;
 mod manifests;
 mod restart;
 mod roles;
+mod small;
 mod truth;

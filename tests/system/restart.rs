@@ -465,8 +465,12 @@ fn the_table_of_failpoints_is_that_of_the_sources() {
 #[test]
 fn every_failpoint_is_killed_at_by_a_test() {
     let here = ["ledger.snapshot_written", "ledger.hint_written", crate::change::RETIRED];
-    let tested: BTreeSet<&str> =
-        POINTS.iter().map(|point| point.split(':').next().expect("a name")).chain(here).collect();
+    let tested: BTreeSet<&str> = POINTS
+        .iter()
+        .map(|point| point.split(':').next().expect("a name"))
+        .chain(here)
+        .chain(crate::small::POINTS)
+        .collect();
     let known = failpoints_in_sources();
     assert_eq!(tested, known.keys().map(String::as_str).collect::<BTreeSet<_>>());
 }

@@ -292,7 +292,7 @@ impl DeadRows {
 }
 
 /// In the log's order: by topic, partition, offset, index.
-fn sorted(rows: &RecordBatch) -> RecordBatch {
+pub(crate) fn sorted(rows: &RecordBatch) -> RecordBatch {
     let column = |name: &str| rows.column_by_name(name).expect("every archived row has its place in the log").clone();
     let by = ["_topic", "_partition", "_offset", "_index"];
     let columns: Vec<SortColumn> = by.iter().map(|name| SortColumn { values: column(name), options: None }).collect();
@@ -301,7 +301,7 @@ fn sorted(rows: &RecordBatch) -> RecordBatch {
 }
 
 /// A Parquet file of one batch.
-pub(super) fn parquet(rows: &RecordBatch) -> Result<Bytes, Error> {
+pub(crate) fn parquet(rows: &RecordBatch) -> Result<Bytes, Error> {
     let level = ZstdLevel::try_new(1).expect("1 is a level");
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))

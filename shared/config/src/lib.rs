@@ -46,6 +46,8 @@ pub struct Config {
 pub struct Store {
     /// A URL with a scheme that the object store knows; a path has become `file://…`.
     pub url: String,
+    /// How old a file is that nothing needs before it is deleted.
+    pub orphan_grace: Duration,
 }
 
 /// `[kafka]`
@@ -86,6 +88,8 @@ pub struct Speed {
     pub epoch_interval: Duration,
     /// The most events of an epoch.
     pub epoch_rows: u64,
+    /// The memory of one source's fold, in bytes: epochs are committed early to stay below it.
+    pub memory: u64,
     /// Where live states, health and metrics are served.
     pub listen: String,
 }
@@ -99,6 +103,10 @@ pub struct Batch {
     pub memory: u64,
     /// Offsets behind the archive, in one partition, from which a run may leap over the speed layer.
     pub leap: i64,
+    /// Deltas that an answer joins, beyond which they are compacted.
+    pub compact_deltas: usize,
+    /// Small archive entries beyond which they are compacted.
+    pub compact_files: usize,
     /// Where `bifold batch schedule` listens.
     pub listen: String,
 }

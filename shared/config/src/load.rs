@@ -102,7 +102,7 @@ fn typed(values: &Values) -> Result<Config, Error> {
     Ok(Config {
         pipeline: values.path("pipeline"),
         startup_timeout: (!startup_timeout.is_zero()).then_some(startup_timeout),
-        store: Store { url: store_url(values, &data_dir)? },
+        store: Store { url: store_url(values, &data_dir)?, orphan_grace: values.interval("store.orphan_grace")? },
         data_dir,
         kafka: Kafka {
             brokers: values.text("kafka.brokers"),
@@ -119,12 +119,15 @@ fn typed(values: &Values) -> Result<Config, Error> {
         speed: Speed {
             epoch_interval: values.interval("speed.epoch_interval")?,
             epoch_rows: values.integer("speed.epoch_rows", 1)?,
+            memory: values.size("speed.memory")?,
             listen: values.text("speed.listen"),
         },
         batch: Batch {
             schedule: schedule(values)?,
             memory: values.size("batch.memory")?,
             leap: values.integer("batch.leap", 0)? as i64,
+            compact_deltas: values.integer("batch.compact_deltas", 2)? as usize,
+            compact_files: values.integer("batch.compact_files", 2)? as usize,
             listen: values.text("batch.listen"),
         },
         serve: Serve {

@@ -178,11 +178,11 @@ impl Ledger {
     pub fn compactable(&self, least: usize, most: usize) -> Option<&[Unit]> {
         let active: Vec<_> = self.versions.iter().filter(|(_, version)| version.active).collect();
         // Units that lie alike to every version can be joined.
-        let place = |unit: &Unit| -> Vec<(bool, bool)> {
+        let place = |unit: &Unit| -> (bool, Vec<(bool, bool)>) {
             let of = |(id, version): &(&VersionId, &VersionState)| {
                 (unit.versions.contains(id), unit.ranges.above(version.needs_from()))
             };
-            active.iter().map(of).collect()
+            (unit.ranges.above(&self.boundary), active.iter().map(of).collect())
         };
         let runs = self.units.chunk_by(|a, b| place(a) == place(b));
         let longest = runs.max_by_key(|run| run.len())?;

@@ -676,6 +676,10 @@ impl Ledger {
                 return Err(Refusal::Inside { version: id.clone() });
             }
         }
+        // Also a boundary of versions that are retired: the next one starts from it.
+        if !ranges.below(&self.boundary) && !ranges.above(&self.boundary) {
+            return Err(Refusal::NotTheSame { why: "the newest boundary lies inside" });
+        }
         Ok(())
     }
 

@@ -10,6 +10,7 @@
 //! - [`decide`]: boundaries, batch plans, the served version
 //! - [`cover`]: which units make an answer
 //! - [`change`]: positions that are left out: lost, quarantined
+//! - `orphan`: which files may be deleted
 //! - [`names`] holds identifiers
 
 pub mod change;
@@ -19,6 +20,7 @@ pub mod entry;
 pub mod ledger;
 pub mod names;
 pub mod offsets;
+mod orphan;
 
 pub use change::{Change, ChangeKind, Hole};
 pub use cover::{Chain, Cover, Gap, Holes, LiveUnit, chain};

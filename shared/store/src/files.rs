@@ -83,6 +83,32 @@ impl SourceFiles {
         }
     }
 
+    /// The files of deltas, archive, dead letters and batch views that the store has, with when they were written.
+    ///
+    /// # Errors
+    /// The store is unavailable.
+    pub async fn files(&self) -> Result<Vec<(String, chrono::DateTime<chrono::Utc>)>, Error> {
+        let mut found = vec![];
+        for folder in self.layout.file_folders() {
+            let failed = |source| Error::Unavailable { action: "list", path: folder.to_string(), source };
+            let mut listed = self.store.list(Some(&folder));
+            while let Some(object) = listed.try_next().await.map_err(failed)? {
+                if let Some(path) = self.layout.relative(&object.location) {
+                    found.push((path, object.last_modified));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Deletes a file that nothing needs.
+    ///
+    /// # Errors
+    /// The store is unavailable.
+    pub async fn delete(&self, path: &str) -> Result<(), Error> {
+        self.forget_note(&self.layout.object(path)).await
+    }
+
     /// Asks whether a file is there, and as long as its entry says, without reading it.
     ///
     /// # Errors

@@ -58,6 +58,17 @@ impl Layout {
         self.base().join("ledger-snapshots").join(format!("{number:020}.json"))
     }
 
+    /// The folders of files that entries name.
+    pub fn file_folders(&self) -> Vec<Path> {
+        ["deltas", "archive", "dead-letters", "batch"].into_iter().map(|folder| self.base().join(folder)).collect()
+    }
+
+    /// An object's path below the source's folder, as entries name it.
+    pub fn relative(&self, object: &Path) -> Option<String> {
+        let base = format!("{}/", self.base());
+        object.as_ref().strip_prefix(&base).map(str::to_string)
+    }
+
     /// The folder of batch runs' records.
     pub fn batch_runs(&self) -> Path {
         self.base().join("batch-runs")

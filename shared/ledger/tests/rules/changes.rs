@@ -137,6 +137,17 @@ fn rule_26_no_boundary_lies_inside() {
 }
 
 #[test]
+fn rule_26_nor_does_the_boundary_of_a_version_that_is_retired() {
+    // Found by the simulation: v1 still needs the epochs below what v2 had published, and the next run starts from there.
+    let text = "D v1; D u1@u; F p0→1; F p0→2; A p0→1; P{u1}(1,0); R u1";
+    refused(&[(
+        &format!("{text}; C 4,5"),
+        "the units do not make up what is to replace them: the newest boundary lies inside",
+    )]);
+    assert_eq!(run(text).compactable(2, 100), None);
+}
+
+#[test]
 fn trace_epochs_compacted_over_a_boundary_are_torn() {
     refused(&[("D v1; F p0→1; F p0→2; A p0→2; P(1,0); C 3,4", "entry 3 is no current unit")]);
     let straddled = run("D v1; F p0→1; F p0→2; C 3,4; A p0→1");
@@ -171,4 +182,38 @@ fn rule_28_new_kinds_need_the_format_raised_first() {
     assert_eq!(refusal.to_string(), "an entry of kind quarantined needs ledger format 2, in force is 1");
     lower.format = 2;
     assert_eq!(lower.check(lower.number + 1, &body), Ok(()));
+}
+
+#[test]
+fn rule_20_what_nothing_names_and_nothing_may_name_is_an_orphan() {
+    let ledger = run("D v1; A p0→4; F p0→2; F p0→4; P(2,0)");
+    // Files of these names are in force nowhere here: the traces' files are called "delta", "rows" and "run".
+    for (path, orphan) in [
+        ("deltas/00000000000000000004-n@w.0.2.delta", true),
+        ("deltas/00000000000000000004-n@w.0.4.delta", false), // may still be committed
+        ("deltas/00000000000000000004-n@w.0.4+w.1.0.delta", false),
+        ("deltas/00000000000000000004-n@w.0.2+w.1.0.delta", true),
+        ("deltas/00000000000000000004-n@w.1.0.delta", false),
+        ("archive/00000000000000000003-n@w.0.3.parquet", true),
+        ("archive/00000000000000000003-n@w.0.4.parquet", false),
+        ("dead-letters/00000000000000000003-n@w.0.0/w.1.0.parquet", true),
+        ("batch/v1/00000000000000000006-n-0.parquet", true), // published by entry 6
+        ("batch/v1/00000000000000000007-n-0.parquet", false), // planned since
+        ("batch/v9/00000000000000000007-n-0.parquet", true), // of no version that is active
+        ("ledger/00000000000000000003.json", false),
+        ("deltas/something else", false),
+        ("probe/x", false),
+    ] {
+        assert_eq!(ledger.is_orphan(path), orphan, "{path}");
+    }
+    assert!(!ledger.is_orphan("batch/v1"), "no file");
+}
+
+#[test]
+fn trace_orphan_collection_before_a_slow_put() {
+    // A delta of [2,4) is uploaded, its put is slow: while it may be valid, the file stays.
+    let before = run("D v1; F p0→2");
+    assert!(!before.is_orphan("deltas/00000000000000000004-slow@w.0.2.delta"));
+    // Somebody else commits from there: now it can never be named.
+    assert!(run("D v1; F p0→2; F p0→3").is_orphan("deltas/00000000000000000004-slow@w.0.2.delta"));
 }

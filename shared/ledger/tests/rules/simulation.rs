@@ -378,7 +378,11 @@ fn worlds() -> impl Strategy<Value = (&'static str, Vec<Act>)> {
 
 /// A shrunk failure is printed with its steps.
 fn config() -> ProptestConfig {
-    ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases: std::env::var("BIFOLD_SIM_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(500),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
 }
 
 proptest! {

@@ -1,0 +1,249 @@
+//! What keeps a source small while it runs: many deltas become one, small archive files become bigger ones, and files that
+//! nothing needs are deleted after a grace time.
+//!
+//! Several may do it at once: the ledger lets one replace what is still there, and the files of the others are orphans.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use bifold_fold::view::compile_stored;
+use bifold_fold::{Engine, Source, delta};
+use bifold_ledger::{ArchiveUnit, Body, File, Ledger, Nonce, Ranges, Unit};
+use bifold_service::Shutdown;
+use bifold_store::failpoint::failpoint;
+use bifold_store::{Appended, Journal, Kind, SourceFiles};
+use chrono::Utc;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use crate::Error;
+use crate::collect::buffer::{parquet, sorted};
+
+/// How often it is looked whether there is something to do.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Bytes of deltas, or of archive files, that become one file.
+const MOST_BYTES: u64 = 128 << 20;
+/// Rows of a compacted archive file.
+const MOST_ROWS: u64 = 1_000_000;
+/// An archive entry of so many rows is small.
+const SMALL_ROWS: u64 = 200_000;
+
+/// Keeps one source small.
+#[derive(Debug)]
+pub struct Maintain {
+    /// The source, as the pipeline declares it.
+    pub source: Arc<Source>,
+    /// Its files.
+    pub files: SourceFiles,
+    /// Deltas that are joined in an answer, beyond which they are compacted.
+    pub deltas: usize,
+    /// Small archive entries that become one.
+    pub archive: usize,
+    /// How old a file is before it is deleted.
+    pub grace: Duration,
+}
+
+impl Maintain {
+    /// Works until `shutdown`. What fails is tried again.
+    pub async fn run(self, shutdown: Shutdown) {
+        let (mut journal, mut next_sweep) = (None, Instant::now() + self.sweep_every());
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY.min(self.sweep_every())) => {}
+                () = shutdown.cancelled() => return,
+            }
+            let sweep = Instant::now() >= next_sweep;
+            let done = tokio::select! {
+                done = self.once(&mut journal, sweep) => done,
+                () = shutdown.cancelled() => return,
+            };
+            if let Err(error) = done {
+                tracing::warn!(source = self.source.name, %error, "compaction failed; trying again");
+                journal = None;
+            }
+            if sweep {
+                next_sweep = Instant::now() + self.sweep_every();
+            }
+        }
+    }
+
+    fn sweep_every(&self) -> Duration {
+        (self.grace / 4).clamp(Duration::from_secs(1), Duration::from_secs(600))
+    }
+
+    async fn once(&self, journal: &mut Option<Journal>, sweep: bool) -> Result<(), Error> {
+        let journal = match journal {
+            Some(journal) => journal,
+            none => none.insert(Journal::open_to_write(self.files.clone(), "maintain").await?),
+        };
+        let ledger = journal.refresh().await?;
+        if !ledger.exists() {
+            return Ok(());
+        }
+        if let Some(units) = ledger.compactable(self.deltas.max(2), usize::MAX) {
+            self.compact(journal, &ledger, units).await?;
+        }
+        let ledger = journal.ledger();
+        if let Some(units) = ledger.compactable_archive(self.archive.max(2), SMALL_ROWS, MOST_ROWS) {
+            self.compact_archive(journal, &ledger, units).await?;
+        }
+        if sweep {
+            let ledger = journal.refresh().await?;
+            self.sweep(&ledger).await?;
+        }
+        Ok(())
+    }
+
+    /// Replaces epochs by one.
+    async fn compact(&self, journal: &mut Journal, ledger: &Ledger, units: &[Unit]) -> Result<(), Error> {
+        // What is large already is left alone.
+        let units: Vec<&Unit> = units.iter().skip_while(|unit| unit.delta.bytes > MOST_BYTES / 2).collect();
+        let mut bytes = 0;
+        let fits = |unit: &&&Unit| {
+            bytes += unit.delta.bytes;
+            bytes <= MOST_BYTES
+        };
+        let units: Vec<&Unit> = units.iter().take_while(fits).copied().collect();
+        if units.len() < 2 {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let engine = Engine::new();
+        let versions: Vec<_> = ledger.active().into_iter().filter(|id| units[0].versions.contains(id)).collect();
+        let mut files = vec![];
+        for unit in &units {
+            files.push(self.files.get(&unit.delta).await?);
+        }
+        let damaged = |unit: &Unit, why: String| bifold_store::Error::Damaged { path: unit.delta.path.clone(), why };
+        let mut sections = vec![];
+        for id in &versions {
+            let state = &ledger.versions[id];
+            let view = compile_stored(&engine, &state.view, &state.sql, &state.source).await?;
+            let mut states: Vec<RecordBatch> = vec![];
+            for (unit, bytes) in units.iter().zip(&files) {
+                states.extend(delta::read(bytes, id).map_err(|e| damaged(unit, e.to_string()))?);
+            }
+            let reduced = if states.is_empty() { vec![] } else { view.reduce(&engine, states).await? };
+            sections.push((id.clone(), Arc::clone(&view.stored), reduced));
+        }
+        let rows = sections.iter().flat_map(|(_, _, states)| states).map(|batch| batch.num_rows() as u64).sum();
+        let ranges = together(units.iter().map(|unit| &unit.ranges));
+        let nonce = Nonce(uuid::Uuid::new_v4().simple().to_string());
+        let path = self.files.layout.delta(ledger.number + 1, &nonce, &ranges);
+        let file = self.files.put(path, delta::write(&sections)?, rows).await?;
+        failpoint("compact.delta_written");
+        let mut holes: Vec<_> = units.iter().flat_map(|unit| unit.holes.iter().copied()).collect();
+        holes.sort_unstable();
+        holes.dedup();
+        let replaces: Vec<_> = units.iter().map(|unit| unit.number).collect();
+        let count = replaces.len();
+        let body = Body::Compacted { replaces, ranges, versions, delta: file, holes };
+        if self.put(journal, body, started).await? {
+            failpoint("compact.compacted");
+            metrics::counter!("bifold_compacted_total", "source" => self.source.name.clone(), "kind" => "deltas")
+                .increment(count as u64);
+            tracing::info!(source = self.source.name, deltas = count, rows, "deltas compacted");
+        }
+        Ok(())
+    }
+
+    /// Replaces archive files by bigger ones of the same rows.
+    async fn compact_archive(
+        &self,
+        journal: &mut Journal,
+        ledger: &Ledger,
+        units: &[ArchiveUnit],
+    ) -> Result<(), Error> {
+        let mut bytes = 0;
+        let fits = |unit: &&ArchiveUnit| {
+            bytes += unit.rows.iter().chain(&unit.dead).map(|file| file.bytes).sum::<u64>();
+            bytes <= MOST_BYTES
+        };
+        let units: Vec<&ArchiveUnit> = units.iter().take_while(fits).collect();
+        if units.len() < 2 {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let ranges = together(units.iter().map(|unit| &unit.ranges));
+        let nonce = Nonce(uuid::Uuid::new_v4().simple().to_string());
+        let number = ledger.number + 1;
+        let rows: Vec<&File> = units.iter().flat_map(|unit| &unit.rows).collect();
+        let rows = self.merged(&rows, self.files.layout.archive(number, &nonce, &ranges)).await?;
+        let dead: Vec<&File> = units.iter().flat_map(|unit| &unit.dead).collect();
+        let dead = self.merged(&dead, self.files.layout.dead_letters(number, &nonce, &ranges)).await?;
+        failpoint("compact.archive_written");
+        let replaces: Vec<_> = units.iter().map(|unit| unit.number).collect();
+        let count = replaces.len();
+        let body = Body::CompactedArchive { replaces, ranges, rows, dead };
+        if self.put(journal, body, started).await? {
+            failpoint("compact.archive_compacted");
+            metrics::counter!("bifold_compacted_total", "source" => self.source.name.clone(), "kind" => "archive")
+                .increment(count as u64);
+            tracing::info!(source = self.source.name, files = count, "archive files compacted");
+        }
+        Ok(())
+    }
+
+    /// One file of the rows of several, in the log's order; none if there are none.
+    async fn merged(&self, files: &[&File], path: String) -> Result<Vec<File>, Error> {
+        let mut batches: Vec<RecordBatch> = vec![];
+        for file in files {
+            let reader = ParquetRecordBatchReaderBuilder::try_new(self.files.get(file).await?)?.build()?;
+            for batch in reader {
+                batches.push(batch?);
+            }
+        }
+        let Some(first) = batches.first() else { return Ok(vec![]) };
+        let all = sorted(&concat_batches(&first.schema(), &batches)?);
+        let expected: u64 = files.iter().map(|file| file.rows).sum();
+        if all.num_rows() as u64 != expected {
+            let why = format!("archive files hold {} rows, the ledger says {expected}", all.num_rows());
+            return Err(Error::Internal(why));
+        }
+        Ok(vec![self.files.put(path, parquet(&all)?, expected).await?])
+    }
+
+    /// Puts a replacement, unless somebody else was faster or it took so long that its files may be gone.
+    async fn put(&self, journal: &mut Journal, body: Body, started: Instant) -> Result<bool, Error> {
+        loop {
+            if started.elapsed() >= self.grace / 2 {
+                return Ok(false);
+            }
+            match journal.append(body.clone()).await {
+                Ok(Appended::Won(_)) => return Ok(true),
+                Ok(Appended::Lost) => {}
+                Err(error) if error.kind() == Kind::Refused => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Deletes what nothing needs.
+    async fn sweep(&self, ledger: &Ledger) -> Result<(), Error> {
+        let oldest = Utc::now() - chrono::Duration::from_std(self.grace).unwrap_or(chrono::Duration::MAX);
+        let mut deleted = 0;
+        for (path, modified) in self.files.files().await? {
+            if modified < oldest && ledger.is_orphan(&path) {
+                self.files.delete(&path).await?;
+                deleted += 1;
+            }
+        }
+        if deleted > 0 {
+            metrics::counter!("bifold_orphans_deleted_total", "source" => self.source.name.clone()).increment(deleted);
+            tracing::info!(source = self.source.name, files = deleted, "files that nothing needs were deleted");
+        }
+        Ok(())
+    }
+}
+
+/// The positions of several ranges that follow each other.
+fn together<'a>(parts: impl Iterator<Item = &'a Ranges>) -> Ranges {
+    let mut ranges = Ranges::default();
+    for (at, span) in parts.flat_map(Ranges::iter).filter(|(_, span)| !span.is_empty()) {
+        let whole = ranges.0.entry(at.clone()).or_insert(*span);
+        whole.end = span.end;
+        whole.leader_epoch = span.leader_epoch;
+    }
+    ranges
+}
