@@ -9,6 +9,7 @@
 //! - [`duckdb`]: some of the views over one log, written out for tests/duckdb/law.py
 
 mod claims;
+mod dedup;
 mod duckdb;
 mod golden;
 mod log;
