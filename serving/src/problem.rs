@@ -185,6 +185,9 @@ impl From<bifold_fold::Error> for Problem {
     fn from(error: bifold_fold::Error) -> Self {
         match &error {
             bifold_fold::Error::Overflow { view, column, ty, group } => Problem::overflow(view, column, ty, group),
+            bifold_fold::Error::TooManyValues { view, group, .. } => {
+                Problem::limit(error.to_string()).with("view", view.as_str()).with("group", group.as_str())
+            }
             _ => Problem::internal(error.to_string()),
         }
     }

@@ -64,6 +64,20 @@ pub enum Error {
         /// The group's keys.
         group: String,
     },
+    /// A group of which an aggregate keeps more values than it may.
+    #[error(
+        "view {view} keeps {values} values in group {group}, more than {most}: group by more, or count with approx_distinct"
+    )]
+    TooManyValues {
+        /// The view.
+        view: String,
+        /// The group's keys.
+        group: String,
+        /// How many there are.
+        values: usize,
+        /// How many there may be.
+        most: usize,
+    },
     /// States that are not what this view's states are.
     #[error("these are no states of view {view}: {why}")]
     States {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -17,13 +17,17 @@ use crate::engine::Engine;
 use crate::view::View;
 use crate::{Error, Result};
 
+/// Values that an aggregate may keep of one group.
+const MOST_VALUES: usize = 10_000_000;
+
 impl View {
     /// Stored states to finished rows, in no particular order.
     ///
     /// # Errors
-    /// [`Error::Overflow`] if a value does not fit its type, states of another view, or DataFusion's failure.
+    /// [`Error::Overflow`] if a value does not fit its type, [`Error::TooManyValues`], states of another view, or DataFusion's failure.
     pub async fn finish(&self, engine: &Engine, states: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
         let states = self.regroup(states);
+        self.check_values(&states, MOST_VALUES)?;
         let plan = self.aggregate_exec(AggregateMode::Final, self.states_plan(states)?)?;
         let mut values = collect(plan, engine.task()).await?;
         if self.ungrouped && values.iter().all(|batch| batch.num_rows() == 0) {
@@ -31,6 +35,24 @@ impl View {
         }
         let values = values.into_iter().map(|batch| self.judged(&batch)).collect::<Result<Vec<_>>>()?;
         self.project(engine, values).await
+    }
+
+    /// Whether no group keeps more than `most` values in one state, as `count(DISTINCT)` and `array_agg` do.
+    ///
+    /// # Errors
+    /// [`Error::TooManyValues`] for the first that does.
+    pub fn check_values(&self, states: &[RecordBatch], most: usize) -> Result<()> {
+        for batch in states {
+            for lists in batch.columns().iter().skip(self.key_count()).filter_map(|column| column.as_list_opt::<i32>())
+            {
+                let lengths = lists.offsets().lengths();
+                if let Some((row, values)) = lengths.enumerate().find(|(_, length)| *length > most) {
+                    let (view, group) = (self.name.clone(), self.group_text(batch, row));
+                    return Err(Error::TooManyValues { view, group, values, most });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What a view without GROUP BY says of no events: a count of 0, a sum of NULL.

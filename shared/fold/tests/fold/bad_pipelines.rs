@@ -93,6 +93,31 @@ hint: the nearest column is \"page\"";
 }
 
 #[tokio::test]
+async fn deduplication_that_makes_no_sense_is_refused() {
+    check_options(&[
+        (
+            ", dedup = 'x', §dedup_loopback = '5'",
+            "there is no option \"dedup_loopback\"",
+            "the nearest option is dedup_lookback",
+        ),
+        (", §dedup = 'x'", "dedup names \"x\", which is no column of this table", "the nearest column is \"t\""),
+        (", dedup = §'t,t'", "dedup cannot be \"t,t\"", "name a column, or several that differ, separated by commas"),
+        (", dedup = §''", "dedup cannot be \"\"", "name a column, or several that differ, separated by commas"),
+        (
+            ", dedup = 't', dedup_lookback = §'-1'",
+            "dedup_lookback cannot be \"-1\"",
+            "write how many offsets to look back",
+        ),
+        (
+            ", §dedup_lookback = '5'",
+            "dedup_lookback says how far to look, but not for what",
+            "name the columns that tell rows apart: dedup = 'event_id'",
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
 async fn what_is_no_sql_is_refused_where_it_ends_to_be() {
     check(&[
         ("CREATE TABLE t (a INT§", "expected ), found the end of the statement", A_SOURCE_IS),

@@ -244,3 +244,30 @@ async fn pipelines_that_compile_at_once_in_one_engine_do_not_meet() {
     assert!(!known, "a compiled view leaves nothing in the engine");
     assert!(compile(WIKIPEDIA).await.is_ok());
 }
+
+#[tokio::test]
+async fn a_group_that_keeps_too_many_values_is_an_error_that_names_it() {
+    let engine = Engine::new();
+    let view =
+        view("SELECT channel, count(DISTINCT page) AS pages, count(*) AS n FROM wikipedia GROUP BY channel").await;
+    let mut decoder = bifold_fold::Decoder::new(std::sync::Arc::clone(&view.source), |_| true);
+    for offset in 0..20 {
+        let channel = if offset < 15 { "#en" } else { "#de" };
+        let value = format!(r#"{{"time":"2015-09-12T00:00:00Z","channel":"{channel}","page":"p{offset}"}}"#);
+        let (topic, value) = ("wikipedia", value.as_bytes());
+        let envelope = bifold_fold::Envelope { topic, partition: 0, offset, timestamp_ms: 0, value };
+        assert_eq!(decoder.push(envelope, &mut vec![]), 1);
+    }
+    let input =
+        bifold_fold::states::Input::new(&engine, std::sync::Arc::clone(&view)).await.expect("it can be planned");
+    let states = input.fold(&[decoder.finish()]).await.expect("states");
+    view.check_values(&states, 15).expect("as many as it may keep");
+    let error = view.check_values(&states, 14).expect_err("one too many").to_string();
+    let said =
+        "view v keeps 15 values in group (channel = #en), more than 14: group by more, or count with approx_distinct";
+    assert_eq!(error, said);
+    assert_eq!(
+        view.finish(&engine, states).await.expect("nothing is cut").iter().map(|b| b.num_rows()).sum::<usize>(),
+        2
+    );
+}
