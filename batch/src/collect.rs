@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use bifold_config::Collect;
 use bifold_fold::Source;
 use bifold_ledger::{Body, Ledger, Nonce, TopicPartition};
-use bifold_log::{Log, Owned, Reader, ReaderOptions, Seat, Start, Turn, survey};
+use bifold_log::{Log, Owned, Reader, ReaderOptions, Seat, Start, Turn, survey, topic_ids};
 use bifold_service::{Backoff, Component, Shutdown, StartLimit};
 use bifold_store::failpoint::failpoint;
 use bifold_store::{Appended, Journal, Kind, SourceFiles};
@@ -249,6 +249,8 @@ impl Collector {
         if buffer.is_empty() {
             return Ok(true);
         }
+        // What was read is of the ledger's topics only if they are still the same.
+        journal.same_topics(&runtime.block_on(topic_ids(&*self.log, &self.source.topics))?)?;
         let taken = buffer.take();
         let nonce = Nonce(uuid::Uuid::new_v4().simple().to_string());
         let mut backoff = Backoff::default();

@@ -21,7 +21,7 @@ use bifold_config::Speed;
 use bifold_fold::live::SliceId;
 use bifold_fold::{Source, View, delta};
 use bifold_ledger::{Body, Ledger, Nonce, Offsets, TopicPartition, Toward};
-use bifold_log::{Log, Owned, Reader, ReaderOptions, Seat, Start, Survey, Turn, survey};
+use bifold_log::{Log, Owned, Reader, ReaderOptions, Seat, Start, Survey, Turn, survey, topic_ids};
 use bifold_service::{Backoff, Component, Shutdown, StartLimit};
 use bifold_store::failpoint::failpoint;
 use bifold_store::{Appended, Journal, Kind, SourceFiles};
@@ -44,6 +44,8 @@ const SURVEY_EVERY: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often the group is asked while it is being formed.
 const SEAT_EVERY: Duration = Duration::from_millis(50);
+/// How often a commit is tried while the log does not say whether its topics are the same.
+const TRY_EVERY: Duration = Duration::from_secs(1);
 /// How long a commit is tried before the instance gives its partitions to others, who may reach the store.
 const COMMIT_WITHIN: Duration = Duration::from_secs(30);
 /// Which part of the memory an open epoch's states may take, and the committed ones that are kept: a commit needs the same again for
@@ -166,6 +168,7 @@ impl Folder {
         }
         let mut bridge = (!bridge.to.is_empty()).then(|| Records::new(&self.files, &ledger, bridge));
         let mut epoch = self.open(&ledger, &mine, &folds);
+        let mut next_try = Instant::now();
         let (mut next_survey, mut next_look) = (Instant::now(), Instant::now() + LOOK_EVERY);
         let most_bytes = usize::try_from(self.options.memory / PART_OF_MEMORY).unwrap_or(usize::MAX);
         // A pause in the stream is a good moment to commit, if the last epoch was committed long enough ago.
@@ -219,7 +222,12 @@ impl Folder {
                 }
                 turn => turn,
             };
-            if (due || stopping || turn != Turn::Stay) && !epoch.ranges.is_empty() {
+            let wanted = (due && Instant::now() >= next_try) || stopping || turn != Turn::Stay;
+            let commits = wanted && !epoch.ranges.is_empty() && self.is_of_its_topics(runtime, &journal)?;
+            if wanted && !commits {
+                next_try = Instant::now() + TRY_EVERY;
+            }
+            if commits {
                 let Some(number) = self.commit(runtime, &mut journal, &folds, &epoch)? else {
                     going.seat.release();
                     return Ok(if stopping { Round::Stopped } else { Round::Anew });
@@ -336,6 +344,18 @@ impl Folder {
             }
         }
         epoch
+    }
+
+    /// Whether the topics are still those of the ledger, so that what was read of them is, too. False if the log does not say now.
+    fn is_of_its_topics(&self, runtime: &Handle, journal: &Journal) -> Result<bool, Error> {
+        match runtime.block_on(topic_ids(&*self.log, &self.source.topics)) {
+            Ok(ids) => Ok(journal.same_topics(&ids).map(|()| true)?),
+            Err(error) if error.is_transient() => {
+                self.component.waiting(error.to_string());
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Makes an epoch durable. None if the ledger has moved under it.

@@ -8,6 +8,7 @@ mod damage;
 mod docs;
 mod events;
 mod examples;
+mod identity;
 mod late;
 mod left_out;
 mod manifests;

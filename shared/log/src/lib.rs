@@ -27,7 +27,7 @@ pub use error::Error;
 pub use kafka::KafkaLog;
 pub use local::LocalLog;
 pub use member::{Alone, Member, Owned, Seat, Turn};
-pub use survey::{Survey, survey};
+pub use survey::{Survey, survey, topic_ids};
 
 /// What a log says of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -44,3 +44,16 @@ pub async fn survey(log: &dyn Log, topics: &[String]) -> Result<Survey, Error> {
     let ids = found.into_iter().map(|(name, topic)| (name, topic.id)).collect();
     Ok(Survey { missing, ids, bounds })
 }
+
+/// The ids of `topics` now. What was read of a topic before it was asked for is of the topic with this id: a topic that was deleted and
+/// made again reads on at the same offsets, and nothing but the id tells.
+///
+/// # Errors
+/// [`Error::Unavailable`] if the log cannot be asked, [`Error::Missing`] for a topic that is gone.
+pub async fn topic_ids(log: &dyn Log, topics: &[String]) -> Result<BTreeMap<String, String>, Error> {
+    let found = log.describe(topics).await?;
+    match topics.iter().find(|topic| !found.contains_key(*topic)) {
+        Some(gone) => Err(Error::Missing { what: gone.clone() }),
+        None => Ok(found.into_iter().map(|(name, topic)| (name, topic.id)).collect()),
+    }
+}

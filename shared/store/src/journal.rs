@@ -136,13 +136,19 @@ impl Journal {
             let (topics, origins) = (topics.clone(), origins.clone());
             self.append(Body::Created { format, source, topics, origins }).await?;
         }
-        for (topic, id) in topics {
-            let known = self.ledger.topics.get(topic);
-            if known.is_some_and(|known| known != id) {
-                return Err(Error::Recreated { topic: topic.clone() });
-            }
+        self.same_topics(topics)
+    }
+
+    /// Checks that topics are still those whose offsets the ledger holds: what was read before they were described is of them.
+    ///
+    /// # Errors
+    /// A topic that was deleted and made again.
+    pub fn same_topics(&self, topics: &BTreeMap<String, String>) -> Result<(), Error> {
+        let other = topics.iter().find(|(topic, id)| self.ledger.topics.get(*topic).is_some_and(|known| known != *id));
+        match other {
+            Some((topic, _)) => Err(Error::Recreated { topic: topic.clone() }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Tries to write `body` as the next entry.
