@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use bifold_config::Collect;
 use bifold_fold::Source;
-use bifold_ledger::{Body, Ledger, Nonce, TopicPartition};
+use bifold_ledger::{Body, Ledger, Nonce, Offsets, TopicPartition};
 use bifold_log::{Log, Reader, ReaderOptions, Start, survey};
 use bifold_service::{Backoff, Component, Shutdown, StartLimit};
 use bifold_store::failpoint::failpoint;
@@ -121,6 +121,8 @@ impl Collector {
         let readable: BTreeSet<TopicPartition> =
             found.bounds.keys().filter(|at| !stopped.contains_key(*at)).cloned().collect();
         self.assign(&mut *reader, &ledger, &readable)?;
+        // Where the reader stands. Another collector's entry moves the archive, not the reader: what is read after that is refused.
+        let mut read: Offsets = readable.iter().map(|at| (at.clone(), ledger.archived(at))).collect();
         self.report(&ledger);
         self.report_lag(&ledger, &found);
         let mut buffer = Buffer::new(Arc::clone(&self.source));
@@ -138,8 +140,10 @@ impl Collector {
                     if !chunk.is_empty() {
                         last_record = Instant::now();
                     }
-                    let ledger = journal.ledger();
-                    buffer.push(&chunk, |at| ledger.archived(at));
+                    buffer.push(&chunk, |at| read.or_zero(at));
+                    for (at, next, _) in chunk.positions() {
+                        read.advance(at, next);
+                    }
                 }
                 Err(bifold_log::Error::OutOfRange { .. } | bifold_log::Error::Truncated { .. }) => {
                     self.flush(runtime, &mut journal, &mut buffer, &mut *reader)?;
