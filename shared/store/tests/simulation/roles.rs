@@ -121,8 +121,9 @@ pub(crate) fn nonce(world: &World) -> Nonce {
     Nonce(format!("{:016x}", world.below(u64::MAX)))
 }
 
-/// Counts the outcome of an append.
-pub(crate) fn appended(world: &World, done: Appended) {
+/// Counts the outcome of an append, and asks whether it is true.
+pub(crate) fn appended(world: &World, process: usize, done: Appended) {
+    world.judge_outcome(process, done);
     match done {
         Appended::Won(number) => {
             world.note("append: Won");

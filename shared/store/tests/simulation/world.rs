@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bifold_ledger::{Ledger, Number};
+use bifold_ledger::{Entry, Ledger, Number};
 use bytes::Bytes;
 use futures::FutureExt;
 use object_store::memory::InMemory;
@@ -18,6 +18,7 @@ use crate::clock::{self, now_ms};
 use crate::counts::Counts;
 use crate::error::{Error, Kind};
 use crate::files::SourceFiles;
+use crate::journal::Appended;
 use crate::layout::Layout;
 use crate::log::Log;
 use crate::rng::Rng;
@@ -324,6 +325,18 @@ impl World {
     /// Whether the sea is calm, and until when a process's calls are slow.
     pub(crate) fn slowness(&self, process: usize) -> (bool, u64) {
         (self.calm.load(Ordering::Relaxed), self.processes()[process].slow_until_ms)
+    }
+
+    /// What a process was told of the entry that it put last is so: it stands there, or another's does.
+    pub(crate) fn judge_outcome(&self, process: usize, done: Appended) {
+        let put = self.puts.lock().expect("no holder panics").get(&process).cloned();
+        let Some(put) = put.and_then(|put| serde_json::from_slice::<Entry>(&put).ok()) else { return };
+        let audit = self.audit();
+        let stands = audit.entries.get(put.number as usize - 1).is_some_and(|entry| entry.nonce == put.nonce);
+        match done {
+            Appended::Won(_) => assert!(stands, "{} won entry {}, it is told", Self::name(process), put.number),
+            Appended::Lost => assert!(!stands, "{} lost its own entry {}", Self::name(process), put.number),
+        }
     }
 
     /// Whether a process is cut off just when it puts an entry, which lands.

@@ -96,10 +96,11 @@ impl Recompute {
         }
         let leaps = plan.boundary.iter().any(|(at, next)| next > ledger.frontier(at));
         let body = Body::Published { plan: plan.plan, boundary: plan.boundary.clone(), versions: published };
+        assert_eq!(ledger.check(plan.plan + 1, &body), Ok(()), "{}: what is planned may be published", self.who);
         loop {
             match journal.append(body.clone()).await {
                 Ok(done) => {
-                    appended(world, done);
+                    appended(world, self.process, done);
                     if done != Appended::Lost {
                         break;
                     }
@@ -180,7 +181,7 @@ impl Recompute {
             }
             match journal.append(Body::Retired { versions }).await {
                 Ok(done) => {
-                    appended(&self.world, done);
+                    appended(&self.world, self.process, done);
                     self.world.note("batch: old versions are retired");
                 }
                 Err(e) if refused(&self.world, &self.who, &e) => {}

@@ -151,7 +151,7 @@ impl Collector {
         loop {
             match journal.append(body.clone()).await {
                 Ok(done) => {
-                    appended(world, done);
+                    appended(world, self.process, done);
                     if done != Appended::Lost {
                         return Ok(true);
                     }

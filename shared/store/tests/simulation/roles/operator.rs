@@ -15,17 +15,17 @@ pub(crate) async fn run(world: Arc<World>, process: usize) {
     let who = World::name(process);
     while !world.stopping(process) {
         sleep_ms(world.between(300, 2_500)).await;
-        if let Err(error) = command(&world, process, &who).await {
+        if let Err(error) = command(&world, process).await {
             world.judge(&who, &error);
         }
     }
 }
 
-async fn command(world: &Arc<World>, process: usize, who: &str) -> Result<(), Error> {
+async fn command(world: &Arc<World>, process: usize) -> Result<(), Error> {
     let mut journal = Journal::open(world.files(process), "cli").await?;
     let Some(body) = choose(world, &journal.ledger()) else { return Ok(()) };
     let nonce = nonce(world);
-    say(&mut journal, world, who, &body, &nonce).await?;
+    say(&mut journal, world, process, &body, &nonce).await?;
     if world.chance(300) {
         // Once more, by somebody who has not seen the answer.
         let mut journal = Journal::open(world.files(process), "cli").await?;
@@ -39,12 +39,13 @@ async fn command(world: &Arc<World>, process: usize, who: &str) -> Result<(), Er
     Ok(())
 }
 
-async fn say(journal: &mut Journal, world: &World, who: &str, body: &Body, nonce: &Nonce) -> Result<(), Error> {
+async fn say(journal: &mut Journal, world: &World, process: usize, body: &Body, nonce: &Nonce) -> Result<(), Error> {
+    let who = &World::name(process);
     let mut backoff = Backoff::default();
     loop {
         match journal.append_as(body.clone(), nonce.clone()).await {
             Ok(done) => {
-                appended(world, done);
+                appended(world, process, done);
                 if done != Appended::Lost {
                     return Ok(());
                 }

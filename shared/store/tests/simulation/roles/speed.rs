@@ -115,6 +115,9 @@ impl Folder {
                 world.audit().same(&self.who, &ledger);
                 self.live().note_ledger(&ledger);
                 let started = epoch.start.iter().all(|(at, next)| next == ledger.frontier(at));
+                if unreadable(&ledger, &found).len() < stopped.len() {
+                    world.note("trace: a boundary bridged what the log dropped");
+                }
                 if !started || ledger.active() != versions {
                     if !epoch.ranges.is_empty() {
                         world.note(match started {
@@ -125,7 +128,6 @@ impl Folder {
                     return Ok(Round::Anew);
                 }
                 if !stopped.is_empty() && unreadable(&ledger, &found).len() < stopped.len() {
-                    world.note("trace: a boundary bridged what the log dropped");
                     return Ok(Round::Anew);
                 }
                 if world.owned(self.process) != owned {
@@ -169,7 +171,7 @@ impl Folder {
                     Toward::Retire => Body::Retired { versions: vec![version.clone()] },
                 };
                 match journal.append(body).await {
-                    Ok(done) => appended(&self.world, done),
+                    Ok(done) => appended(&self.world, self.process, done),
                     Err(e) if refused(&self.world, &self.who, &e) => drop(journal.refresh().await?),
                     Err(e) => return Err(e),
                 }
@@ -205,7 +207,7 @@ impl Folder {
         loop {
             match journal.append(body.clone()).await {
                 Ok(done) => {
-                    appended(world, done);
+                    appended(world, self.process, done);
                     if let Appended::Won(number) = done {
                         return Ok(Some(number));
                     }

@@ -101,6 +101,9 @@ impl World {
             if self.scenario.corrupt && self.chance(30) {
                 self.damage();
             }
+            if self.scenario.long && self.chance(15) {
+                self.damage_hints();
+            }
         }
         self.come_to_rest().await;
     }
@@ -212,6 +215,22 @@ impl World {
         self.say("weather", || format!("{path} is {how}"));
         self.note(&format!("damage: {how}"));
         self.damaged.lock().expect("no holder panics").insert(path);
+    }
+
+    /// Shortens or removes what only speeds up reading: nothing else may change (rule 3).
+    fn damage_hints(&self) {
+        let layout = Self::layout();
+        let object = self.pick(&[layout.head(), layout.snapshot(1_000)]);
+        let Some(bytes) = self.read_now(&object) else { return };
+        match self.chance(500) {
+            true => self.write_now(&object, bytes[..bytes.len() / 2].to_vec()),
+            false => {
+                let deleted = self.inner.delete(&object).now_or_never().expect("memory does not wait");
+                deleted.expect("it is there");
+            }
+        }
+        self.say("weather", || format!("{object} is damaged"));
+        self.note("damage: a snapshot or hint");
     }
 
     /// A ledger of many entries, as if it had been used for long: it is about to get its first snapshot.
