@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use bifold_config::Collect;
 use bifold_fold::Source;
 use bifold_ledger::{Body, Ledger, Nonce, Offsets, TopicPartition};
-use bifold_log::{Log, Reader, ReaderOptions, Start, survey};
+use bifold_log::{Log, Reader, ReaderOptions, Start, Survey, survey};
 use bifold_service::{Backoff, Component, Shutdown, StartLimit};
 use bifold_store::failpoint::failpoint;
 use bifold_store::{Appended, Journal, Kind, SourceFiles};
@@ -107,17 +107,7 @@ impl Collector {
         *begun = true;
         let ledger = journal.ledger();
         let mut reader = self.log.reader(ReaderOptions { group: self.group.clone(), with_keys: true })?;
-        for (at, bounds) in &found.bounds {
-            let next = ledger.archived(at);
-            if next < bounds.earliest {
-                stopped.insert(at.clone(), lost_message(at, next, bounds.earliest));
-            } else if next > bounds.end {
-                stopped
-                    .insert(at.clone(), format!("{at} ends at {}, but the archive holds it up to {next}", bounds.end));
-            } else {
-                stopped.remove(at);
-            }
-        }
+        *stopped = unreadable(&ledger, &found);
         let readable: BTreeSet<TopicPartition> =
             found.bounds.keys().filter(|at| !stopped.contains_key(*at)).cloned().collect();
         self.assign(&mut *reader, &ledger, &readable)?;
@@ -172,7 +162,9 @@ impl Collector {
                     Ok(now) => {
                         runtime.block_on(journal.begin(&now.ids, &now.earliest()))?;
                         self.report_lag(&journal.ledger(), &now);
-                        if now.bounds.len() != found.bounds.len() {
+                        // What is stopped may have been judged by bounds that were older than the ledger.
+                        let mended = unreadable(&journal.ledger(), &now).len() < stopped.len();
+                        if now.bounds.len() != found.bounds.len() || mended {
                             self.flush(runtime, &mut journal, &mut buffer, &mut *reader)?;
                             return Ok(Round::Anew);
                         }
@@ -277,7 +269,7 @@ impl Collector {
         }
     }
 
-    fn report_lag(&self, ledger: &Ledger, survey: &bifold_log::Survey) {
+    fn report_lag(&self, ledger: &Ledger, survey: &Survey) {
         for (at, bounds) in &survey.bounds {
             let labels = [
                 ("source", self.source.name.clone()),
@@ -288,6 +280,20 @@ impl Collector {
             metrics::gauge!("bifold_lag_offsets", &labels).set((bounds.end - ledger.archived(at)).max(0) as f64);
         }
     }
+}
+
+/// Partitions that cannot be read from the archive's end, and why.
+fn unreadable(ledger: &Ledger, found: &Survey) -> BTreeMap<TopicPartition, String> {
+    let mut stopped = BTreeMap::new();
+    for (at, bounds) in &found.bounds {
+        let next = ledger.archived(at);
+        if next < bounds.earliest {
+            stopped.insert(at.clone(), lost_message(at, next, bounds.earliest));
+        } else if next > bounds.end {
+            stopped.insert(at.clone(), format!("{at} ends at {}, but the archive holds it up to {next}", bounds.end));
+        }
+    }
+    stopped
 }
 
 fn lost_message(at: &TopicPartition, next: i64, earliest: i64) -> String {

@@ -212,7 +212,9 @@ impl Folder {
                         if stopped.is_empty() {
                             self.component.ready();
                         }
-                        if now.bounds.len() != found.bounds.len() {
+                        // What is stopped may have been judged by bounds that were older than the ledger.
+                        let mended = unreadable(&ledger, &now).len() < stopped.len();
+                        if now.bounds.len() != found.bounds.len() || mended {
                             return Ok(Round::Anew);
                         }
                     }
