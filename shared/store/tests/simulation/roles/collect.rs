@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bifold_ledger::{ArchiveCounts, Body, Offsets, Ranges, Span};
+use bifold_ledger::{ArchiveCounts, Body, Ledger, Offsets, Ranges, Span, TopicPartition};
 
 use super::{Backoff, Reader, Round, appended, earliest, nonce, refused, survey, topics};
 use crate::clock::now_ms;
 use crate::content::{Content, Counted, count};
 use crate::error::{Error, Kind};
 use crate::journal::{Appended, Journal};
-use crate::log::Chunk;
+use crate::log::{Bounds, Chunk};
 use crate::world::World;
 
 const PAUSE_MS: u64 = 150;
@@ -27,7 +27,7 @@ struct Buffer {
 }
 
 impl Buffer {
-    fn push(&mut self, chunk: &Chunk, start: impl Fn(&bifold_ledger::TopicPartition) -> i64) {
+    fn push(&mut self, chunk: &Chunk, start: impl Fn(&TopicPartition) -> i64) {
         if chunk.positions.is_empty() {
             return;
         }
@@ -75,14 +75,13 @@ impl Collector {
         journal.begin(&topics(), &earliest(&found)).await?;
         let ledger = journal.ledger();
         world.audit().same(&self.who, &ledger);
-        let mut positions = BTreeMap::new();
-        for (at, bounds) in &found {
-            let next = ledger.archived(at);
-            match (bounds.earliest..=bounds.end).contains(&next) {
-                true => drop(positions.insert(at.clone(), next)),
-                false => world.note("collect: a partition is stopped"),
-            }
+        let stopped = unreadable(&ledger, &found);
+        if stopped > 0 {
+            world.note("collect: a partition is stopped");
         }
+        let next = |at: &TopicPartition| ledger.archived(at);
+        let readable = found.iter().filter(|(at, bounds)| (bounds.earliest..=bounds.end).contains(&next(at)));
+        let positions: BTreeMap<_, _> = readable.map(|(at, _)| (at.clone(), next(at))).collect();
         let mut read = Offsets(positions.clone());
         let mut reader = Reader(positions);
         let mut buffer = Buffer::default();
@@ -121,7 +120,11 @@ impl Collector {
                 next_survey = now_ms() + SURVEY_EVERY_MS;
                 let now = survey(world).await;
                 journal.begin(&topics(), &earliest(&now)).await?;
-                if now.len() != found.len() {
+                let mended = unreadable(&journal.ledger(), &now) < stopped;
+                if mended {
+                    world.note("trace: a partition was stopped by bounds older than the ledger");
+                }
+                if now.len() != found.len() || mended {
                     self.flush(&mut journal, &mut buffer).await?;
                     return Ok(Round::Anew);
                 }
@@ -197,4 +200,9 @@ impl Collector {
         let counts = ArchiveCounts { rows: taken.rows.len() as u64, ..ArchiveCounts::default() };
         Ok(Body::Archived { ranges: taken.ranges.clone(), rows, dead, counts, decoding: String::new() })
     }
+}
+
+/// How many partitions cannot be read from the archive's end.
+fn unreadable(ledger: &Ledger, found: &BTreeMap<TopicPartition, Bounds>) -> usize {
+    found.iter().filter(|(at, bounds)| !(bounds.earliest..=bounds.end).contains(&ledger.archived(at))).count()
 }

@@ -139,7 +139,9 @@ impl Folder {
                 next_survey = now_ms() + SURVEY_EVERY_MS;
                 let now = survey(&world).await;
                 journal.begin(&topics(), &earliest(&now)).await?;
-                if now.len() != partitions {
+                let mine = now.iter().filter(|(at, _)| owned.contains(&at.partition));
+                let mine = mine.map(|(at, bounds)| (at.clone(), *bounds)).collect();
+                if now.len() != partitions || unreadable(&ledger, &mine).len() < stopped.len() {
                     return Ok(Round::Anew);
                 }
             }

@@ -264,15 +264,24 @@ impl World {
         clock::kill(9);
         let all: BTreeSet<i32> = (0..self.log().partitions() as i32).collect();
         let pipeline = self.processes()[2].pipeline;
+        // One of each role is enough.
+        let alone = self.chance(500);
+        let gone = |process: usize| alone && [1, 3, 5].contains(&process);
         for process in 0..8 {
+            if gone(process) {
+                clock::kill(process);
+                self.processes()[process].up = false;
+                self.processes()[process].live = Arc::default();
+                continue;
+            }
             {
                 let mut processes = self.processes();
                 let state = &mut processes[process];
                 (state.slow_until_ms, state.frozen_until_ms, state.cut_off_until_ms) = (0, 0, 0);
                 state.cut_off_at_put = false;
                 (state.pipeline, state.stopping) = (pipeline, false);
-                processes[process].owned =
-                    all.iter().copied().filter(|p| (*p as usize + process).is_multiple_of(2)).collect();
+                let hers = |partition: &i32| alone || (*partition as usize + process).is_multiple_of(2);
+                processes[process].owned = all.iter().copied().filter(hers).collect();
             }
             clock::freeze(process, 0);
             // A pipeline that was deployed reaches whoever runs, by a new start.
@@ -290,6 +299,11 @@ impl World {
                 self.log().ends()
             );
             sleep_ms(100).await;
+            for process in 0..8 {
+                if !self.processes()[process].up && !gone(process) {
+                    self.start(process);
+                }
+            }
         }
         self.say("weather", || format!("it rests after {} ms", now_ms() - since));
         self.audit().replayed();
