@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use bifold_config::Collect;
 use bifold_fold::Source;
-use bifold_ledger::{Body, Ledger, Nonce, TopicPartition};
-use bifold_log::{Log, Owned, Reader, ReaderOptions, Seat, Start, Turn, survey, topic_ids};
+use bifold_ledger::{Body, Ledger, Nonce, Offsets, TopicPartition};
+use bifold_log::{Log, Owned, Reader, ReaderOptions, Seat, Start, Survey, Turn, survey, topic_ids};
 use bifold_service::{Backoff, Component, Shutdown, StartLimit};
 use bifold_store::failpoint::failpoint;
 use bifold_store::{Appended, Journal, Kind, SourceFiles};
@@ -124,18 +124,11 @@ impl Collector {
         let ledger = runtime.block_on(journal.refresh())?;
         let mut reader = self.log.reader(ReaderOptions { with_keys: true })?;
         let mine: BTreeSet<TopicPartition> = found.bounds.keys().filter(|at| owned.holds(at)).cloned().collect();
-        let mut stopped: BTreeMap<TopicPartition, String> = BTreeMap::new();
-        for (at, bounds) in found.bounds.iter().filter(|(at, _)| mine.contains(*at)) {
-            let next = ledger.past_lost(at, ledger.archived(at));
-            if next < bounds.earliest {
-                stopped.insert(at.clone(), lost_message(at, next, bounds.earliest));
-            } else if next > bounds.end {
-                stopped
-                    .insert(at.clone(), format!("{at} ends at {}, but the archive holds it up to {next}", bounds.end));
-            }
-        }
+        let stopped = unreadable(&ledger, &found, &mine);
         let readable: BTreeSet<TopicPartition> = mine.iter().filter(|at| !stopped.contains_key(*at)).cloned().collect();
         self.assign(&mut *reader, &ledger, &readable)?;
+        // Where the reader stands. Another collector's entry moves the archive, not the reader: what is read after that is refused.
+        let mut read: Offsets = readable.iter().map(|at| (at.clone(), ledger.archived(at))).collect();
         self.report(&ledger);
         self.report_lag(&ledger, &found, &mine);
         let mut buffer = Buffer::new(Arc::clone(&self.source));
@@ -159,8 +152,10 @@ impl Collector {
                     if !chunk.is_empty() {
                         last_record = Instant::now();
                     }
-                    let ledger = journal.ledger();
-                    buffer.push(&chunk, |at| ledger.archived(at));
+                    buffer.push(&chunk, |at| read.or_zero(at));
+                    for (at, next, _) in chunk.positions() {
+                        read.advance(at, next);
+                    }
                 }
                 Err(bifold_log::Error::OutOfRange { .. } | bifold_log::Error::Truncated { .. }) => {
                     self.flush(runtime, &mut journal, &mut buffer, seat)?;
@@ -199,19 +194,13 @@ impl Collector {
                 match runtime.block_on(survey(&*self.log, &self.source.topics)) {
                     Ok(now) => {
                         runtime.block_on(journal.begin(&now.ids, &now.earliest()))?;
-                        if !stopped.is_empty() {
-                            let ledger = runtime.block_on(journal.refresh())?;
-                            let goes_on = |at: &TopicPartition| {
-                                let next = ledger.past_lost(at, ledger.archived(at));
-                                now.bounds.get(at).is_some_and(|bounds| (bounds.earliest..=bounds.end).contains(&next))
-                            };
-                            if stopped.keys().any(goes_on) {
-                                self.flush(runtime, &mut journal, &mut buffer, seat)?;
-                                return Ok(Round::Anew);
-                            }
-                        }
                         self.report_lag(&journal.ledger(), &now, &mine);
-                        if now.bounds.len() != found.bounds.len() {
+                        // What is stopped may have been judged by bounds that were older than the ledger, or accepted as lost since.
+                        let mended = !stopped.is_empty() && {
+                            let ledger = runtime.block_on(journal.refresh())?;
+                            unreadable(&ledger, &now, &mine).len() < stopped.len()
+                        };
+                        if now.bounds.len() != found.bounds.len() || mended {
                             self.flush(runtime, &mut journal, &mut buffer, seat)?;
                             return Ok(Round::Anew);
                         }
@@ -321,7 +310,7 @@ impl Collector {
         }
     }
 
-    fn report_lag(&self, ledger: &Ledger, survey: &bifold_log::Survey, mine: &BTreeSet<TopicPartition>) {
+    fn report_lag(&self, ledger: &Ledger, survey: &Survey, mine: &BTreeSet<TopicPartition>) {
         for (at, bounds) in &survey.bounds {
             let labels = [
                 ("source", self.source.name.clone()),
@@ -334,6 +323,20 @@ impl Collector {
             metrics::gauge!("bifold_lag_offsets", &labels).set(lag as f64);
         }
     }
+}
+
+/// Partitions that cannot be read from the archive's end, and why.
+fn unreadable(ledger: &Ledger, found: &Survey, mine: &BTreeSet<TopicPartition>) -> BTreeMap<TopicPartition, String> {
+    let mut stopped = BTreeMap::new();
+    for (at, bounds) in found.bounds.iter().filter(|(at, _)| mine.contains(*at)) {
+        let next = ledger.past_lost(at, ledger.archived(at));
+        if next < bounds.earliest {
+            stopped.insert(at.clone(), lost_message(at, next, bounds.earliest));
+        } else if next > bounds.end {
+            stopped.insert(at.clone(), format!("{at} ends at {}, but the archive holds it up to {next}", bounds.end));
+        }
+    }
+    stopped
 }
 
 fn lost_message(at: &TopicPartition, next: i64, earliest: i64) -> String {

@@ -279,7 +279,9 @@ impl Folder {
                         if stopped.is_empty() {
                             self.component.ready();
                         }
-                        if now.bounds.len() != found.bounds.len() {
+                        // What is stopped may have been judged by bounds that were older than the ledger.
+                        let mended = standing(&ledger, &now, &mine, folds.lookback()).stopped.len() < stopped.len();
+                        if now.bounds.len() != found.bounds.len() || mended {
                             return Ok(Round::Anew);
                         }
                     }
