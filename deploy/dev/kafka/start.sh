@@ -8,6 +8,8 @@
 # KAFKA_HOST: the address to listen on, 127.0.0.1 by default.
 # KAFKA_LIB: folder of the jars; see README.md for its default.
 # KAFKA_JVM: options of the Java machine.
+# KAFKA_SETTINGS: lines for the end of the settings file; of two lines with
+# one key the later counts.
 set -euo pipefail
 # shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -36,7 +38,7 @@ write_settings() {
     text=${text//@STATE@/"$state"}
     text=${text//@PORT@/"$port"}
     text=${text//@HOST@/"$host"}
-    printf '%s\n' "$text" >"$conf"
+    printf '%s\n' "$text" "${KAFKA_SETTINGS:-}" >"$conf"
 }
 
 # Prepares an empty data folder, with a new random cluster id (16 bytes in
