@@ -37,6 +37,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 const SURVEY_EVERY: Duration = Duration::from_secs(5);
 /// How often the group is asked while it is being formed.
 const SEAT_EVERY: Duration = Duration::from_millis(50);
+/// How long the log has to stay silent about a position for it to be good.
+const TROUBLE_LASTS: Duration = Duration::from_secs(5);
 /// How long a flush is tried before the instance gives its partitions to others, who may reach the store.
 const FLUSH_WITHIN: Duration = Duration::from_secs(30);
 /// Bytes that wait in memory at most.
@@ -75,9 +77,9 @@ impl Collector {
     /// What cannot be mended by waiting; at start also what the limit did not suffice for.
     pub fn run(mut self, runtime: &Handle, shutdown: &Shutdown) -> Result<(), Error> {
         let mut backoff = Backoff::default();
-        let (mut begun, mut seat) = (false, Seat::default());
+        let (mut begun, mut seat, mut trouble) = (false, Seat::default(), None);
         while !shutdown.is_cancelled() {
-            match self.round(runtime, shutdown, &mut begun, &mut seat) {
+            match self.round(runtime, shutdown, &mut begun, &mut seat, &mut trouble) {
                 Ok(Round::Stopped) => return Ok(()),
                 Ok(Round::Anew) => backoff = Backoff::default(),
                 Err(error) if error.is_transient() && (begun || !self.limit.is_over()) => {
@@ -99,6 +101,7 @@ impl Collector {
         shutdown: &Shutdown,
         begun: &mut bool,
         seat: &mut Seat,
+        trouble: &mut Option<String>,
     ) -> Result<Round, Error> {
         let found = runtime.block_on(survey(&*self.log, &self.source.topics))?;
         if !found.missing.is_empty() {
@@ -138,11 +141,17 @@ impl Collector {
                 buffer.pass(at, start, end);
             }
         }
-        let mut next_survey = Instant::now();
+        let begun_at = Instant::now();
+        let mut next_survey = begun_at;
         // A pause in the stream is a good moment, if the last flush was long enough ago.
         let (mut last_record, mut next_early) = (Instant::now(), Instant::now());
         loop {
-            if stopped.is_empty() {
+            if begun_at.elapsed() >= TROUBLE_LASTS {
+                *trouble = None;
+            }
+            if let Some(trouble) = trouble.as_ref().filter(|_| stopped.is_empty()) {
+                self.component.waiting(trouble);
+            } else if stopped.is_empty() {
                 self.component.ready();
             } else {
                 self.component.waiting(stopped.values().cloned().collect::<Vec<_>>().join("; "));
@@ -151,13 +160,18 @@ impl Collector {
                 Ok(chunk) => {
                     if !chunk.is_empty() {
                         last_record = Instant::now();
+                        *trouble = None;
                     }
                     buffer.push(&chunk, |at| read.or_zero(at));
                     for (at, next, _) in chunk.positions() {
                         read.advance(at, next);
                     }
                 }
-                Err(bifold_log::Error::OutOfRange { .. } | bifold_log::Error::Truncated { .. }) => {
+                Err(error @ (bifold_log::Error::OutOfRange { .. } | bifold_log::Error::Truncated { .. })) => {
+                    // Told until the log gives something again.
+                    *trouble = Some(error.to_string());
+                    self.component.waiting(error.to_string());
+                    sleep(runtime, Duration::from_millis(500), shutdown);
                     self.flush(runtime, &mut journal, &mut buffer, seat)?;
                     return Ok(Round::Anew);
                 }
@@ -218,11 +232,8 @@ impl Collector {
         readable: &BTreeSet<TopicPartition>,
     ) -> Result<(), bifold_log::Error> {
         let start = |at: &TopicPartition| {
-            let archived = ledger.archived(at);
-            let next = ledger.past_lost(at, archived);
-            // The epoch belongs to the position.
-            let leader_epoch = ledger.archived_epochs.get(at).copied().filter(|_| next == archived);
-            Start { at: at.clone(), next, leader_epoch }
+            let next = ledger.past_lost(at, ledger.archived(at));
+            Start { at: at.clone(), next, leader_epoch: ledger.leader_epoch_at(at, next) }
         };
         reader.assign(&readable.iter().map(start).collect::<Vec<_>>())
     }

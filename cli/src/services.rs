@@ -4,6 +4,7 @@ mod role;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bifold_batch::maintain::Maintain;
 use bifold_batch::{Collector, schedule};
@@ -27,7 +28,7 @@ struct LocalSpeed(BTreeMap<String, Live>);
 
 #[async_trait::async_trait]
 impl SpeedSource for LocalSpeed {
-    async fn live(&self, source: &str, request: &LiveRequest) -> Vec<LiveAnswer> {
+    async fn live(&self, source: &str, request: &LiveRequest, _within: Duration) -> Vec<LiveAnswer> {
         self.0.get(source).map(|live| live.answer(request)).into_iter().collect()
     }
 }
@@ -177,7 +178,7 @@ async fn watch_store(
             component.waiting(format!("topic {} does not exist", missing.join(", ")));
         }
         tokio::select! {
-            () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
             () = shutdown.cancelled() => return Ok(()),
         }
     }

@@ -77,7 +77,8 @@ pub async fn answer(
 ) -> Result<BTreeMap<String, ViewAnswer>, Problem> {
     let mut by_source: BTreeMap<String, (Arc<ServedSource>, Vec<String>)> = BTreeMap::new();
     for name in names {
-        let source = catalog.find(name).await?;
+        let found = tokio::time::timeout_at(deadline.into(), catalog.find(name)).await;
+        let source = found.map_err(|_| Problem::timeout("the ledger was still being read; ask again"))??;
         let entry = by_source.entry(source.source.name.clone()).or_insert_with(|| (source, vec![]));
         entry.1.push(name.clone());
     }
@@ -91,11 +92,13 @@ pub async fn answer(
     }
     let mut answers = BTreeMap::new();
     for (source, names) in by_source.values() {
-        let asked = wanted(catalog, source, at_least).await?;
+        let asked = tokio::time::timeout_at(deadline.into(), wanted(catalog, source, at_least)).await;
+        let asked = asked.map_err(|_| Problem::not_yet("the log did not say in time where it ends"))??;
         // What was short when it was last looked at.
         let mut short = None;
         loop {
-            let tried = tokio::time::timeout_at(deadline.into(), answer_source(catalog, source, names, &asked)).await;
+            let tried =
+                tokio::time::timeout_at(deadline.into(), answer_source(catalog, source, names, &asked, deadline)).await;
             match (tried, short) {
                 (Ok(Ok(Tried::Answered(found))), _) => {
                     answers.extend(found);
@@ -140,6 +143,7 @@ async fn answer_source(
     source: &Arc<ServedSource>,
     names: &[String],
     asked: &Offsets,
+    deadline: Instant,
 ) -> Result<Tried, Problem> {
     for retry in 0.. {
         let ledger = source.ledger().await?;
@@ -147,7 +151,9 @@ async fn answer_source(
         let versions: Vec<VersionId> = covers.iter().map(|(_, cover)| cover.version.clone()).collect();
         let have = versions.iter().flat_map(|version| source.slices_of(version)).collect();
         let request = LiveRequest { versions, after: ledger.number, have };
-        let asked_all = catalog.speed.iter().map(|instances| instances.live(&source.source.name, &request));
+        // An instance that does not answer must not take the time that the answer without it needs.
+        let within = (deadline.saturating_duration_since(Instant::now()) / 2).max(LOOK_EVERY);
+        let asked_all = catalog.speed.iter().map(|instances| instances.live(&source.source.name, &request, within));
         let mut live: Vec<_> = futures::future::join_all(asked_all).await.into_iter().flatten().collect();
         // An instance that stands further in the ledger may have dropped what we would need of it.
         if live.iter().any(|answer| answer.ledger > ledger.number) && retry < RETRIES {

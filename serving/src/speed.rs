@@ -26,8 +26,9 @@ const BY_DNS: &str = "dns+http://";
 /// One speed instance or several.
 #[async_trait::async_trait]
 pub trait SpeedSource: Send + Sync + Debug {
-    /// What they have of a source beyond the reader's ledger; of one that cannot be reached, nothing.
-    async fn live(&self, source: &str, request: &LiveRequest) -> Vec<LiveAnswer>;
+    /// What they have of a source beyond the reader's ledger; of one that cannot be reached, or does not answer `within` that time,
+    /// nothing.
+    async fn live(&self, source: &str, request: &LiveRequest, within: Duration) -> Vec<LiveAnswer>;
 }
 
 /// The instances that one item of `serve.speed` names: `http://host:port` is one, `dns+http://host:port` those at every
@@ -90,9 +91,9 @@ impl DnsSpeed {
 
 #[async_trait::async_trait]
 impl SpeedSource for DnsSpeed {
-    async fn live(&self, source: &str, request: &LiveRequest) -> Vec<LiveAnswer> {
+    async fn live(&self, source: &str, request: &LiveRequest, within: Duration) -> Vec<LiveAnswer> {
         let instances = self.instances().await;
-        let asked = instances.iter().map(|instance| instance.live(source, request));
+        let asked = instances.iter().map(|instance| instance.live(source, request, within));
         futures::future::join_all(asked).await.into_iter().flatten().collect()
     }
 }
@@ -121,10 +122,10 @@ impl HttpSpeed {
     }
 
     /// What it answers; else why not, and whether it cannot be reached at all.
-    async fn ask(&self, source: &str, request: &LiveRequest) -> Result<LiveAnswer, (String, bool)> {
+    async fn ask(&self, source: &str, request: &LiveRequest, within: Duration) -> Result<LiveAnswer, (String, bool)> {
         let failed = |e: reqwest::Error| (e.to_string(), !e.is_status() && !e.is_decode());
         let url = format!("{}/live/{source}", self.url);
-        let response = self.client.post(url).timeout(TIMEOUT).json(request).send().await.map_err(failed)?;
+        let response = self.client.post(url).timeout(within).json(request).send().await.map_err(failed)?;
         let body = response.error_for_status().map_err(failed)?.bytes().await.map_err(failed)?;
         decode(&body).map_err(|e| (e.to_string(), false))
     }
@@ -132,12 +133,12 @@ impl HttpSpeed {
 
 #[async_trait::async_trait]
 impl SpeedSource for HttpSpeed {
-    async fn live(&self, source: &str, request: &LiveRequest) -> Vec<LiveAnswer> {
+    async fn live(&self, source: &str, request: &LiveRequest, within: Duration) -> Vec<LiveAnswer> {
         if self.alone_until().is_some_and(|until| Instant::now() < until) {
             return vec![];
         }
         let asked = Instant::now();
-        match self.ask(source, request).await {
+        match self.ask(source, request, within.min(TIMEOUT)).await {
             Ok(answer) => {
                 *self.alone_until() = None;
                 vec![answer]

@@ -46,6 +46,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const SEAT_EVERY: Duration = Duration::from_millis(50);
 /// How often a commit is tried while the log does not say whether its topics are the same.
 const TRY_EVERY: Duration = Duration::from_secs(1);
+/// How long the log has to stay silent about a position for it to be good.
+const TROUBLE_LASTS: Duration = Duration::from_secs(5);
 /// How long a commit is tried before the instance gives its partitions to others, who may reach the store.
 const COMMIT_WITHIN: Duration = Duration::from_secs(30);
 /// Which part of the memory an open epoch's states may take, and the committed ones that are kept: a commit needs the same again for
@@ -88,6 +90,8 @@ struct Going {
     decided: bool,
     ids: Ids,
     seat: Seat,
+    /// What the log said when it did not have the position asked for, until it gives something again.
+    trouble: Option<String>,
 }
 
 /// Gives the ids of one fold's slices.
@@ -112,7 +116,7 @@ impl Folder {
     pub fn run(mut self, runtime: &Handle, shutdown: &Shutdown) -> Result<(), Error> {
         let mut backoff = Backoff::default();
         let ids = Ids { nonce: uuid::Uuid::new_v4().simple().to_string(), fold: 0, slice: 0 };
-        let mut going = Going { begun: false, decided: false, ids, seat: Seat::default() };
+        let mut going = Going { begun: false, decided: false, ids, seat: Seat::default(), trouble: None };
         while !shutdown.is_cancelled() {
             going.ids.fold += 1;
             match self.round(runtime, shutdown, &mut going) {
@@ -168,7 +172,8 @@ impl Folder {
         }
         let mut bridge = (!bridge.to.is_empty()).then(|| Records::new(&self.files, &ledger, bridge));
         let mut epoch = self.open(&ledger, &mine, &folds);
-        let mut next_try = Instant::now();
+        let begun_at = Instant::now();
+        let mut next_try = begun_at;
         let (mut next_survey, mut next_look) = (Instant::now(), Instant::now() + LOOK_EVERY);
         let most_bytes = usize::try_from(self.options.memory / PART_OF_MEMORY).unwrap_or(usize::MAX);
         // A pause in the stream is a good moment to commit, if the last epoch was committed long enough ago.
@@ -177,9 +182,10 @@ impl Folder {
         self.live.offer(&epoch);
         self.report(&ledger);
         self.report_lag(&epoch, &found, &mine);
-        match stopped.is_empty() {
-            true => self.component.ready(),
-            false => self.component.waiting(stopped.values().cloned().collect::<Vec<_>>().join("; ")),
+        match (stopped.is_empty(), &going.trouble) {
+            (true, None) => self.component.ready(),
+            (true, Some(trouble)) => self.component.waiting(trouble),
+            (false, _) => self.component.waiting(stopped.values().cloned().collect::<Vec<_>>().join("; ")),
         }
         loop {
             let polled = match &mut bridge {
@@ -196,6 +202,9 @@ impl Folder {
                 Ok(chunk) if chunk.is_empty() => {}
                 Ok(chunk) => {
                     last_record = Instant::now();
+                    if going.trouble.take().is_some() && stopped.is_empty() {
+                        self.component.ready();
+                    }
                     let newest = runtime.block_on(folds.fold(&chunk, &mut epoch, || going.ids.next()))?;
                     epoch.newest_event_us = epoch.newest_event_us.max(newest);
                     // Else it was only looked back at.
@@ -205,7 +214,9 @@ impl Folder {
                     let folded = ledger.events_folded + epoch.events;
                     metrics::counter!("bifold_folded_events", "source" => self.source.name.clone()).absolute(folded);
                 }
-                Err(bifold_log::Error::OutOfRange { .. } | bifold_log::Error::Truncated { .. }) => {
+                Err(error @ (bifold_log::Error::OutOfRange { .. } | bifold_log::Error::Truncated { .. })) => {
+                    going.trouble = Some(error.to_string());
+                    self.component.waiting(error.to_string());
                     sleep(runtime, Duration::from_millis(500), shutdown);
                     return Ok(Round::Anew);
                 }
@@ -253,6 +264,10 @@ impl Folder {
             if stopping {
                 return Ok(Round::Stopped);
             }
+            if going.trouble.is_some() && begun_at.elapsed() >= TROUBLE_LASTS && stopped.is_empty() {
+                going.trouble = None;
+                self.component.ready();
+            }
             if Instant::now() >= next_look {
                 next_look = Instant::now() + LOOK_EVERY;
                 match runtime.block_on(journal.refresh()) {
@@ -276,7 +291,7 @@ impl Folder {
                     Ok(now) => {
                         runtime.block_on(journal.begin(&now.ids, &now.earliest()))?;
                         self.report_lag(&epoch, &now, &mine);
-                        if stopped.is_empty() {
+                        if stopped.is_empty() && going.trouble.is_none() {
                             self.component.ready();
                         }
                         // What is stopped may have been judged by bounds that were older than the ledger.
@@ -504,20 +519,11 @@ fn assign<'a>(
     partitions: impl Iterator<Item = &'a TopicPartition>,
 ) -> Result<(), bifold_log::Error> {
     let start = |at: &TopicPartition| {
-        let folded = ledger.frontier(at);
-        match bridge.to.get(at) {
-            Some(archived) => {
-                let next = ledger.past_lost(at, archived);
-                let leader_epoch = ledger.archived_epochs.get(at).copied().filter(|_| next == archived);
-                Start { at: at.clone(), next, leader_epoch }
-            }
-            None => {
-                let next = reading_from(ledger, at, lookback);
-                // The epoch belongs to the position.
-                let leader_epoch = ledger.folded_epochs.get(at).copied().filter(|_| next == folded);
-                Start { at: at.clone(), next, leader_epoch }
-            }
-        }
+        let next = match bridge.to.get(at) {
+            Some(archived) => ledger.past_lost(at, archived),
+            None => reading_from(ledger, at, lookback),
+        };
+        Start { at: at.clone(), next, leader_epoch: ledger.leader_epoch_at(at, next) }
     };
     reader.assign(&partitions.map(start).collect::<Vec<_>>())
 }

@@ -770,6 +770,13 @@ impl Ledger {
         changes.flat_map(|change| [Some(change.number), change.lifted]).flatten().find(|by| *by > plan)
     }
 
+    /// The leader epoch of what lies before the position `next` of `at`, if it is known. An epoch belongs to the position at which it was
+    /// seen, the end of a fold or of the archive: with that of another position a log looks truncated that is not.
+    pub fn leader_epoch_at(&self, at: &TopicPartition, next: i64) -> Option<i32> {
+        let known = [(&self.folded, &self.folded_epochs), (&self.archived, &self.archived_epochs)];
+        known.into_iter().find_map(|(ends, epochs)| epochs.get(at).copied().filter(|_| ends.get(at) == Some(next)))
+    }
+
     /// Where reading of `at` goes on from `next`: behind what is lost there.
     pub fn past_lost(&self, at: &TopicPartition, next: i64) -> i64 {
         let lost = self.changes.iter().filter(|change| change.kind == ChangeKind::Lost);

@@ -26,6 +26,9 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a record may wait for its acknowledgement.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Questions asked at a time.
+const QUESTIONS: usize = 8;
+
 /// What is set before the user's own properties.
 const DEFAULTS: [(&str, &str); 6] = [
     ("client.id", "bifold"),
@@ -158,20 +161,28 @@ impl Log for KafkaLog {
     }
 
     async fn bounds(&self, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, Bounds>, Error> {
-        let partitions = partitions.to_vec();
-        let asked = self.ask(move |client| {
-            let one = |at: &TopicPartition| match client.fetch_watermarks(&at.topic, at.partition, ASK_TIMEOUT) {
-                Ok((earliest, end)) => Ok(Ok((at.clone(), Bounds { earliest, end }))),
-                Err(error) => match error.rdkafka_error_code() {
-                    Some(RDKafkaErrorCode::UnknownPartition | RDKafkaErrorCode::UnknownTopicOrPartition) => {
-                        Ok(Err(Error::Missing { what: at.to_string() }))
-                    }
-                    _ => Err(error.to_string()),
-                },
-            };
-            partitions.iter().map(one).collect::<Result<Result<_, Error>, String>>()
+        // One question each, several at a time: a broker far away would make many partitions wait for each other.
+        let each = partitions.len().div_ceil(QUESTIONS).max(1);
+        let asked = partitions.chunks(each).map(|some| {
+            let some = some.to_vec();
+            self.ask(move |client| {
+                let one = |at: &TopicPartition| match client.fetch_watermarks(&at.topic, at.partition, ASK_TIMEOUT) {
+                    Ok((earliest, end)) => Ok(Ok((at.clone(), Bounds { earliest, end }))),
+                    Err(error) => match error.rdkafka_error_code() {
+                        Some(RDKafkaErrorCode::UnknownPartition | RDKafkaErrorCode::UnknownTopicOrPartition) => {
+                            Ok(Err(Error::Missing { what: at.to_string() }))
+                        }
+                        _ => Err(error.to_string()),
+                    },
+                };
+                some.iter().map(one).collect::<Result<Result<Vec<_>, Error>, String>>()
+            })
         });
-        asked.await?
+        let mut bounds = BTreeMap::new();
+        for some in futures::future::join_all(asked).await {
+            bounds.extend(some??);
+        }
+        Ok(bounds)
     }
 
     async fn append(&self, topic: &str, records: Vec<NewRecord>) -> Result<Offsets, Error> {

@@ -177,6 +177,17 @@ fn rule_25_topic_ids_and_leader_epochs_are_kept() {
     }
     // An epoch belongs to its position: where none is known, an older one must not be paired with a newer position.
     assert_eq!((ledger.archived_epochs.get(&p(0)), ledger.folded_epochs.get(&p(0))), (None, Some(&4)));
+    assert_eq!([0, 1, 2, 3].map(|next| ledger.leader_epoch_at(&p(0), next)), [None, None, Some(4), None]);
+    // Nor is the epoch of the last fold that of a boundary which has leapt over it: the log would look truncated for ever.
+    for (step, leader_epoch) in [("A p0→9", 6), ("P(9,0)", 0)] {
+        let mut body = body(step, &ledger);
+        if let Body::Archived { ranges, .. } = &mut body {
+            ranges.0.values_mut().for_each(|span| span.leader_epoch = Some(leader_epoch));
+        }
+        ledger.apply(&crate::dsl::entry(ledger.number + 1, body)).expect("valid");
+    }
+    assert_eq!(ledger.frontier(&p(0)), 9);
+    assert_eq!([2, 8, 9].map(|next| ledger.leader_epoch_at(&p(0), next)), [Some(4), None, Some(6)]);
 }
 
 /// A version that a pipeline goes back to is chosen again, or, where it was never built, begins anew.
