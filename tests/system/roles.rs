@@ -330,6 +330,10 @@ fn serve_drains_and_does_without_a_speed_instance_that_hangs() {
     };
     // A process that is stopped takes connections and says nothing: answers end at what is durable.
     signal("-STOP", speed.child.id());
+    let started = Instant::now();
+    let reply = serve.post("/v1/sql", br#"{"sql":"SELECT c FROM total","timeout_ms":2000}"#.to_vec());
+    assert_eq!(reply.status, 200, "it has not waited for it to the end: {}", reply.text);
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     for _ in 0..3 {
         let reply = serve.sql("SELECT c FROM total", None);
         assert_eq!(reply.status, 200, "{}", reply.text);
