@@ -20,7 +20,7 @@ use bifold_archive::records::Records;
 use bifold_config::Speed;
 use bifold_fold::live::SliceId;
 use bifold_fold::{Source, View, delta};
-use bifold_ledger::{Body, Ledger, Nonce, Offsets, TopicPartition, Toward};
+use bifold_ledger::{Body, ChangeKind, Ledger, Nonce, Offsets, TopicPartition, Toward};
 use bifold_log::{Log, Owned, Reader, ReaderOptions, Seat, Start, Survey, Turn, survey, topic_ids};
 use bifold_service::{Backoff, Component, Shutdown, StartLimit};
 use bifold_store::failpoint::failpoint;
@@ -432,6 +432,12 @@ impl Folder {
         metrics::counter!("bifold_events_total", "source" => source.clone(), "role" => "speed")
             .absolute(ledger.events_folded);
         metrics::counter!("bifold_deduplicated_total", "source" => source.clone()).absolute(ledger.duplicates);
+        for (kind, name) in [(ChangeKind::Lost, "lost"), (ChangeKind::Quarantined, "quarantined")] {
+            let in_force = ledger.changes.iter().filter(|change| change.kind == kind && change.lifted.is_none());
+            let positions: i64 = in_force.map(|change| change.ranges.positions()).sum();
+            metrics::gauge!("bifold_left_out_offsets", "source" => source.clone(), "kind" => name)
+                .set(positions as f64);
+        }
         metrics::gauge!("bifold_ledger_number", "source" => source.clone()).set(ledger.number as f64);
         for version in ledger.versions.values().filter(|version| version.active) {
             let Some(at) = version.published_at.as_deref() else { continue };
