@@ -129,6 +129,7 @@ impl Recompute {
             let boundary = self.boundary(&mut journal, request).await?;
             let ledger = journal.ledger();
             let plan = ledger.plan_batch(&wanted(&ledger, &request.views), boundary, request.full);
+            let plan = self.mended(&ledger, plan).await?;
             if let Some(reports) = self.execute(&mut journal, &ledger, plan).await? {
                 self.retire_old_versions(&mut journal).await?;
                 return Ok(reports);
@@ -157,6 +158,26 @@ impl Recompute {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// The plan, with a full run for every version of whose batch view a file is missing or cut short: the archive has it all.
+    async fn mended(&self, ledger: &Ledger, mut plan: BatchPlan) -> Result<BatchPlan, Error> {
+        for version in plan.versions.iter_mut().filter(|version| version.mode != Mode::Full) {
+            for run in &version.keep {
+                match self.files.check_length(run).await {
+                    Ok(()) => continue,
+                    Err(error) if error.kind() == Kind::Damaged => {
+                        tracing::warn!(view = version.view, %error, "a batch view's file is damaged; it is built anew");
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+                let id = version.version.clone();
+                let anew = ledger.plan_batch(std::slice::from_ref(&id), plan.boundary.clone(), true).versions;
+                *version = anew.into_iter().find(|anew| anew.version == id).expect("it was in the plan");
+                break;
+            }
+        }
+        Ok(plan)
     }
 
     /// Builds and publishes a plan. None if the ledger refused it.
