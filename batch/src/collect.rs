@@ -212,7 +212,8 @@ impl Collector {
                         // What is stopped may have been judged by bounds that were older than the ledger, or accepted as lost since.
                         let mended = !stopped.is_empty() && {
                             let ledger = runtime.block_on(journal.refresh())?;
-                            unreadable(&ledger, &now, &mine).len() < stopped.len()
+                            let still = unreadable(&ledger, &now, &mine);
+                            stopped.keys().any(|at| !still.contains_key(at))
                         };
                         if now.bounds.len() != found.bounds.len() || mended {
                             self.flush(runtime, &mut journal, &mut buffer, seat)?;

@@ -227,7 +227,7 @@ pub(crate) struct Quarantine {
     /// The offset after the last
     #[arg(long, value_name = "OFFSET", requires = "partition", value_parser = clap::value_parser!(i64).range(0..))]
     pub(crate) to: Option<i64>,
-    /// End the quarantine that this ledger entry began
+    /// End the quarantine that this ledger entry began (needs --reason)
     #[arg(long, value_name = "LEDGER", requires = "reason")]
     pub(crate) lift: Option<u64>,
     /// Why, for whoever reads the coverage

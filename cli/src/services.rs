@@ -253,6 +253,7 @@ fn start_folder(
             bifold_speed::Error::Store(error) => error.into(),
             bifold_speed::Error::Log(error) => error.into(),
             bifold_speed::Error::Pipeline(error) => error.into(),
+            error @ bifold_speed::Error::QuarantinedDedup { .. } => Exit::Usage(error.to_string()),
             error => Exit::failed(error),
         })
     })

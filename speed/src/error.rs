@@ -18,6 +18,17 @@ pub enum Error {
     /// Arrow failed.
     #[error(transparent)]
     Arrow(#[from] arrow::error::ArrowError),
+    /// Dedup where a quarantine is in force: it would decide anew which of equal rows counts.
+    #[error(
+        "source {source_name} has dedup now, and the quarantine of ledger entry {entry} is in force: which of equal rows counts would \
+         be decided anew, which is not built; lift it (`bifold quarantine {source_name} --lift {entry} --reason …`), or give the source a new name"
+    )]
+    QuarantinedDedup {
+        /// The source.
+        source_name: String,
+        /// The entry.
+        entry: u64,
+    },
     /// A version that this bifold would not make of the same SQL: its states have other ids.
     #[error(
         "view {view} is version {theirs} in the ledger, but {ours} to this bifold: \

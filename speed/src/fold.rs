@@ -29,6 +29,8 @@ pub(crate) struct Folds {
     groups: Vec<Group>,
     /// The versions, in order.
     pub(crate) versions: Vec<VersionId>,
+    /// How many changes the ledger had.
+    pub(crate) changes: usize,
     dead: Vec<DeadLetter>,
 }
 
@@ -66,7 +68,7 @@ impl Folds {
             }
             groups.push(Group { decoder, dedup, views: inputs });
         }
-        Ok(Self { engine, groups, versions: ledger.active(), dead: vec![] })
+        Ok(Self { engine, groups, versions: ledger.active(), changes: ledger.changes.len(), dead: vec![] })
     }
 
     /// Folds a chunk into an epoch. Gives the newest event time in it.

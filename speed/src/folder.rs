@@ -20,7 +20,7 @@ use bifold_archive::records::Records;
 use bifold_config::Speed;
 use bifold_fold::live::SliceId;
 use bifold_fold::{Source, View, delta};
-use bifold_ledger::{Body, ChangeKind, Ledger, Nonce, Offsets, TopicPartition, Toward};
+use bifold_ledger::{Body, Change, ChangeKind, Ledger, Nonce, Offsets, TopicPartition, Toward};
 use bifold_log::{Log, Owned, Reader, ReaderOptions, Seat, Start, Survey, Turn, survey, topic_ids};
 use bifold_service::{Backoff, Component, Shutdown, StartLimit};
 use bifold_store::failpoint::failpoint;
@@ -295,7 +295,7 @@ impl Folder {
                             self.component.ready();
                         }
                         // What is stopped may have been judged by bounds that were older than the ledger.
-                        let mended = standing(&ledger, &now, &mine, folds.lookback()).stopped.len() < stopped.len();
+                        let mended = goes_on(&stopped, &standing(&ledger, &now, &mine, folds.lookback()));
                         if now.bounds.len() != found.bounds.len() || mended {
                             return Ok(Round::Anew);
                         }
@@ -313,6 +313,16 @@ impl Folder {
                 // Only when it starts: else two processes with two pipelines would undo each other's choices for ever.
                 if toward != Toward::Declare && decided {
                     break;
+                }
+                let quarantined = |c: &&Change| c.kind == ChangeKind::Quarantined && c.lifted.is_none();
+                if let Some(change) = journal.ledger().changes.iter().find(quarantined)
+                    && view.source.dedup.is_some()
+                    && toward != Toward::Retire
+                {
+                    return Err(Error::QuarantinedDedup {
+                        source_name: view.source.name.clone(),
+                        entry: change.number,
+                    });
                 }
                 let (name, version, sql) = (view.name.clone(), view.version.clone(), view.sql.clone());
                 tracing::info!(view = view.name, %version, ?toward, "the pipeline's version of a view is not the ledger's");
@@ -405,8 +415,13 @@ impl Folder {
         let (events, newest_event_us) = (epoch.events, epoch.newest_event_us);
         let holes = epoch.holes.iter().copied().collect();
         let duplicates = epoch.duplicates;
+        // What is lost from now on is no longer looked back at: the epoch is folded again.
+        let overtaken = |ledger: &Ledger| folds.lookback() > 0 && ledger.changes.len() != folds.changes;
         let body = Body::Folded { ranges, versions, delta: file, events, newest_event_us, holes, duplicates };
         loop {
+            if overtaken(&journal.ledger()) {
+                return Ok(None);
+            }
             match runtime.block_on(journal.append(body.clone())) {
                 Ok(Appended::Won(number)) => {
                     failpoint("speed.folded");
@@ -476,6 +491,9 @@ impl Folder {
 
 /// Whether an open epoch may still be committed: its start is the effective frontier, its versions the active ones.
 fn still_valid(ledger: &Ledger, epoch: &Epoch, folds: &Folds) -> bool {
+    if folds.lookback() > 0 && ledger.changes.len() != folds.changes {
+        return false;
+    }
     let starts: BTreeSet<&TopicPartition> = epoch.start.iter().map(|(at, _)| at).collect();
     starts.into_iter().all(|at| epoch.start.or_zero(at) == ledger.frontier(at)) && ledger.active() == folds.versions
 }
@@ -516,6 +534,11 @@ fn standing(ledger: &Ledger, found: &Survey, mine: &BTreeSet<TopicPartition>, lo
         }
     }
     Standing { stopped, bridge }
+}
+
+/// Whether a partition that was stopped need not be any more.
+fn goes_on(stopped: &BTreeMap<TopicPartition, String>, now: &Standing) -> bool {
+    stopped.keys().any(|at| !now.stopped.contains_key(at))
 }
 
 fn assign<'a>(

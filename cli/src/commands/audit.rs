@@ -14,7 +14,7 @@ use crate::context::{Context, within};
 use crate::exit::Exit;
 use crate::output;
 
-const COLUMNS: [&str; 17] = [
+const COLUMNS: [&str; 18] = [
     "view",
     "topic",
     "partition",
@@ -31,6 +31,7 @@ const COLUMNS: [&str; 17] = [
     "counted",
     "filtered",
     "deduplicated",
+    "left_out",
     "even",
 ];
 
@@ -56,6 +57,14 @@ pub(crate) async fn run(common: &Common, audit: Audit) -> Result<(), Exit> {
         Some(log) => Some(within(audit.shot.timeout, &context.log_name(), survey(&**log, &source.topics)).await?),
         None => None,
     };
+    if let Some(found) = &found {
+        journal.same_topics(&found.ids)?;
+        if let Some(missing) = found.missing.first() {
+            return Err(Exit::Failed(format!(
+                "topic {missing} does not exist: there is nothing to compare the archive with"
+            )));
+        }
+    }
     let start = |at: &TopicPartition| {
         found.as_ref().and_then(|found| found.bounds.get(at)).map_or(i64::MAX, |bounds| bounds.earliest)
     };

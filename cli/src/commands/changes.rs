@@ -18,6 +18,11 @@ pub(crate) async fn quarantine(common: &Common, command: Quarantine) -> Result<(
     let context = Context::load(common).await?;
     let mut journal = opened(&context, &command.source, command.shot.timeout).await?;
     let ledger = journal.ledger();
+    check_reason(command.reason.as_deref())?;
+    if command.reason.is_some() && command.partition.is_none() && command.lift.is_none() {
+        let hint = "name a range (--partition T/P --from A --to B), or a quarantine to --lift";
+        return Err(Exit::Usage(format!("--reason alone says nothing: {hint}")));
+    }
     let body = match (&command.partition, command.lift) {
         (None, None) => {
             let rows: Vec<Value> = ledger.changes.iter().flat_map(|c| rows(&command.source, c)).collect();
@@ -47,6 +52,12 @@ pub(crate) async fn accept_loss(common: &Common, command: AcceptLoss) -> Result<
     let source = context.source(&command.source)?;
     let log = context.log()?;
     let found = within(command.shot.timeout, &context.log_name(), survey(&*log, &source.topics)).await?;
+    check_reason(Some(&command.reason))?;
+    if let Some(unknown) = command.partitions.iter().find(|at| !found.bounds.contains_key(*at)) {
+        let names: Vec<String> = found.bounds.keys().map(ToString::to_string).collect();
+        return Err(Exit::Usage(format!("the log has no partition {unknown}; it has {}", names.join(", "))));
+    }
+    journal.same_topics(&found.ids)?;
     let mut ranges = Ranges::default();
     let ledger = journal.ledger();
     for (at, bounds) in &found.bounds {
@@ -76,6 +87,16 @@ async fn opened(context: &Context, source: &str, timeout: Duration) -> Result<Jo
     match journal.ledger().exists() {
         true => Ok(journal),
         false => Err(bifold_batch::Error::NotBegun { source_name: source.name.clone() }.into()),
+    }
+}
+
+/// A reason is for whoever reads the coverage.
+fn check_reason(reason: Option<&str>) -> Result<(), Exit> {
+    match reason {
+        Some(text) if text.trim().is_empty() => {
+            Err(Exit::Usage("--reason is empty: say why, for whoever reads the coverage".to_string()))
+        }
+        _ => Ok(()),
     }
 }
 

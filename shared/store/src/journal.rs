@@ -27,6 +27,8 @@ use crate::probe;
 const SNAPSHOT_EVERY: Number = 1_000;
 /// Entries between two writings of the hint.
 const HINT_EVERY: Number = 50;
+/// Entries beyond the end that are looked for when a ledger is opened.
+const LOOK_BEYOND: Number = 4;
 /// Entries fetched at once when reading far.
 const READ_AHEAD: usize = 32;
 /// How often a put of unknown outcome is tried again.
@@ -74,7 +76,19 @@ impl Journal {
         if let Some(hint) = &hint {
             journal.load_snapshot(hint).await?;
         }
-        let ledger = journal.refresh().await?;
+        let mut ledger = journal.refresh().await?;
+        if journal.is_behind_a_gap().await? {
+            // Written while it was looked, or not there.
+            ledger = journal.refresh().await?;
+            if journal.is_behind_a_gap().await? && journal.refresh().await?.number == ledger.number {
+                return Err(Error::Invalid {
+                    source_name: journal.files.layout.source().to_string(),
+                    number: ledger.number + 1,
+                    why: "it is missing, though a later one is there".to_string(),
+                });
+            }
+            ledger = journal.ledger();
+        }
         match hint {
             // The hint is written after its entry: where the ledger ends below it, an entry is gone.
             Some(hint) if hint.number > ledger.number => Err(Error::Invalid {
@@ -94,6 +108,19 @@ impl Journal {
     /// The source's files.
     pub fn files(&self) -> &SourceFiles {
         &self.files
+    }
+
+    /// Whether one of the next entries but one is there: then the next one is missing, or was written just now.
+    async fn is_behind_a_gap(&self) -> Result<bool, Error> {
+        let (files, first) = (&self.files, self.ledger.number + 2);
+        let wanted = stream::iter((0..LOOK_BEYOND).map(|i| read(files, files.layout.entry(first + i))));
+        let found: Vec<_> = wanted.buffered(READ_AHEAD).collect().await;
+        for entry in found {
+            if entry?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Reads on to the end.
@@ -269,7 +296,7 @@ impl Journal {
 async fn read_entry(files: &SourceFiles, number: Number) -> Result<Option<Entry>, Error> {
     let source_name = || files.layout.source().to_string();
     let path = files.layout.entry(number);
-    let Some(bytes) = read(files, &path).await? else { return Ok(None) };
+    let Some(bytes) = read(files, path.clone()).await? else { return Ok(None) };
     match serde_json::from_slice::<Entry>(&bytes) {
         Ok(entry) if entry.number == number => Ok(Some(entry)),
         Ok(entry) => Err(Error::Invalid {
@@ -292,9 +319,9 @@ fn newer_format(bytes: &[u8], source_name: String) -> Option<Error> {
     (format > bifold_ledger::FORMAT).then_some(Error::Newer { source_name, format })
 }
 
-async fn read(files: &SourceFiles, path: &object_store::path::Path) -> Result<Option<Bytes>, Error> {
+async fn read(files: &SourceFiles, path: object_store::path::Path) -> Result<Option<Bytes>, Error> {
     let unavailable = |source| Error::Unavailable { action: "read", path: path.to_string(), source };
-    match files.store.get(path).await {
+    match files.store.get(&path).await {
         Ok(got) => Ok(Some(got.bytes().await.map_err(unavailable)?)),
         Err(object_store::Error::NotFound { .. }) => Ok(None),
         Err(e) => Err(unavailable(e)),
@@ -305,7 +332,7 @@ async fn read_json<T: serde::de::DeserializeOwned>(
     files: &SourceFiles,
     path: object_store::path::Path,
 ) -> Result<Option<T>, Error> {
-    let Some(bytes) = read(files, &path).await? else { return Ok(None) };
+    let Some(bytes) = read(files, path.clone()).await? else { return Ok(None) };
     let parsed = serde_json::from_slice(&bytes);
     parsed.map(Some).map_err(|e| Error::Damaged { path: path.to_string(), why: e.to_string() })
 }
