@@ -3,6 +3,7 @@
 //!
 //! Several may do it at once: the ledger lets one replace what is still there, and the files of the others are orphans.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,6 @@ use bifold_ledger::{ArchiveUnit, Body, File, Ledger, Nonce, Ranges, Unit};
 use bifold_service::Shutdown;
 use bifold_store::failpoint::failpoint;
 use bifold_store::{Appended, Journal, Kind, SourceFiles};
-use chrono::Utc;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::Error;
@@ -29,6 +29,9 @@ const MOST_ROWS: u64 = 1_000_000;
 /// An archive entry of so many rows is small.
 const SMALL_ROWS: u64 = 200_000;
 
+/// Files that nothing needs, and since when that is known.
+type Orphans = HashMap<String, Instant>;
+
 /// Keeps one source small.
 #[derive(Debug)]
 pub struct Maintain {
@@ -40,7 +43,7 @@ pub struct Maintain {
     pub deltas: usize,
     /// Small archive entries that become one.
     pub archive: usize,
-    /// How old a file is before it is deleted.
+    /// How long nothing has needed a file before it is deleted.
     pub grace: Duration,
 }
 
@@ -48,6 +51,7 @@ impl Maintain {
     /// Works until `shutdown`. What fails is tried again.
     pub async fn run(self, shutdown: Shutdown) {
         let (mut journal, mut next_sweep) = (None, Instant::now() + self.sweep_every());
+        let mut orphans = HashMap::new();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY.min(self.sweep_every())) => {}
@@ -55,7 +59,7 @@ impl Maintain {
             }
             let sweep = Instant::now() >= next_sweep;
             let done = tokio::select! {
-                done = self.once(&mut journal, sweep) => done,
+                done = self.once(&mut journal, sweep.then_some(&mut orphans)) => done,
                 () = shutdown.cancelled() => return,
             };
             if let Err(error) = done {
@@ -72,7 +76,7 @@ impl Maintain {
         (self.grace / 4).clamp(Duration::from_secs(1), Duration::from_secs(600))
     }
 
-    async fn once(&self, journal: &mut Option<Journal>, sweep: bool) -> Result<(), Error> {
+    async fn once(&self, journal: &mut Option<Journal>, sweep: Option<&mut Orphans>) -> Result<(), Error> {
         let journal = match journal {
             Some(journal) => journal,
             none => none.insert(Journal::open_to_write(self.files.clone(), "maintain").await?),
@@ -88,9 +92,9 @@ impl Maintain {
         if let Some(units) = ledger.compactable_archive(self.archive.max(2), SMALL_ROWS, MOST_ROWS) {
             self.compact_archive(journal, &ledger, units).await?;
         }
-        if sweep {
+        if let Some(orphans) = sweep {
             let ledger = journal.refresh().await?;
-            self.sweep(&ledger).await?;
+            self.sweep(&ledger, orphans).await?;
         }
         Ok(())
     }
@@ -219,13 +223,18 @@ impl Maintain {
         }
     }
 
-    /// Deletes what nothing needs.
-    async fn sweep(&self, ledger: &Ledger) -> Result<(), Error> {
-        let oldest = Utc::now() - chrono::Duration::from_std(self.grace).unwrap_or(chrono::Duration::MAX);
+    /// Deletes what nothing has needed for the grace time, by this process's own steady clock: neither its time of day nor the
+    /// store's decides.
+    async fn sweep(&self, ledger: &Ledger, orphans: &mut Orphans) -> Result<(), Error> {
+        let mut found = self.files.files().await?;
+        found.retain(|path| ledger.is_orphan(path));
+        orphans.retain(|path, _| found.contains(path));
         let mut deleted = 0;
-        for (path, modified) in self.files.files().await? {
-            if modified < oldest && ledger.is_orphan(&path) {
+        for path in found {
+            let since = *orphans.entry(path.clone()).or_insert_with(Instant::now);
+            if since.elapsed() >= self.grace {
                 self.files.delete(&path).await?;
+                orphans.remove(&path);
                 deleted += 1;
             }
         }

@@ -82,7 +82,11 @@ pub(crate) fn find(name: &str) -> Option<&'static Key> {
 pub(crate) fn nearest(name: &str) -> &'static str {
     let distance = |key: &&Key| {
         let last = key.name.rsplit('.').next().expect("a split has a last part");
-        strsim::damerau_levenshtein(key.name, name).min(strsim::damerau_levenshtein(last, name))
+        // What is only cut short is nearest.
+        match key.name.starts_with(name) || last.starts_with(name) {
+            true => 0,
+            false => strsim::damerau_levenshtein(key.name, name).min(strsim::damerau_levenshtein(last, name)),
+        }
     };
     KEYS.iter().min_by_key(distance).expect("there are keys").name
 }

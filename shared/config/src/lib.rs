@@ -46,7 +46,7 @@ pub struct Config {
 pub struct Store {
     /// A URL with a scheme that the object store knows; a path has become `file://…`.
     pub url: String,
-    /// How old a file is that nothing needs before it is deleted.
+    /// How long nothing has needed a file before it is deleted.
     pub orphan_grace: Duration,
 }
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bifold_ledger::{Offsets, TopicPartition};
@@ -34,9 +34,14 @@ pub struct LocalLog {
     shared: Arc<Shared>,
 }
 
+/// How often, and how soon after each other, the database is opened again.
+const REOPEN_TRIES: usize = 50;
+const REOPEN_PAUSE: Duration = Duration::from_millis(20);
+
 struct Shared {
     folder: PathBuf,
-    database: Database,
+    /// None while it is being opened again.
+    database: RwLock<Option<Arc<Database>>>,
     /// Counts appends; readers wait for it to move.
     appends: Mutex<u64>,
     appended: Condvar,
@@ -70,7 +75,7 @@ impl LocalLog {
         };
         let shared = Shared {
             folder: folder.to_path_buf(),
-            database,
+            database: RwLock::new(Some(Arc::new(database))),
             appends: Mutex::new(0),
             appended: Condvar::new(),
             spread: Mutex::new(0),
@@ -85,8 +90,36 @@ impl LocalLog {
         Ok(log)
     }
 
+    fn database(&self) -> Result<Arc<Database>, redb::Error> {
+        self.shared.database.read().expect("no holder panics").clone().ok_or(redb::Error::PreviousIo)
+    }
+
+    /// Opens the database again: after a write that failed, as on a full disk, it takes no more.
+    fn reopen(&self) {
+        let mut database = self.shared.database.write().expect("no holder panics");
+        // Readers let go of it soon, and with them its lock.
+        *database = None;
+        for _ in 0..REOPEN_TRIES {
+            match Database::create(self.shared.folder.join("log.redb")) {
+                Ok(opened) => {
+                    *database = Some(Arc::new(opened));
+                    return;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the local log is not open yet");
+                    std::thread::sleep(REOPEN_PAUSE);
+                }
+            }
+        }
+    }
+
     fn damaged(&self, error: redb::Error) -> Error {
         match error {
+            redb::Error::PreviousIo => {
+                self.reopen();
+                let why = "an earlier write failed (is the disk full?); it was opened again, try once more".to_string();
+                Error::Unavailable { at: self.shared.folder.display().to_string(), why }
+            }
             redb::Error::Io(e) => {
                 Error::Unavailable { at: self.shared.folder.display().to_string(), why: e.to_string() }
             }
@@ -96,7 +129,7 @@ impl LocalLog {
 
     fn write<T>(&self, work: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>) -> Result<T, Error> {
         let done = || -> Result<T, redb::Error> {
-            let transaction = self.shared.database.begin_write()?;
+            let transaction = self.database()?.begin_write()?;
             let value = work(&transaction)?;
             transaction.commit()?;
             Ok(value)
@@ -106,7 +139,7 @@ impl LocalLog {
 
     fn topic(&self, name: &str) -> Result<Option<(u32, Topic)>, Error> {
         let read = || -> Result<_, redb::Error> {
-            let topics = self.shared.database.begin_read()?.open_table(TOPICS)?;
+            let topics = self.database()?.begin_read()?.open_table(TOPICS)?;
             let found = topics.get(name)?;
             Ok(found.map(|row| {
                 let (number, id, partitions) = row.value();
@@ -118,7 +151,7 @@ impl LocalLog {
 
     fn end(&self, topic: u32, partition: i32) -> Result<i64, Error> {
         let read = || -> Result<_, redb::Error> {
-            let ends = self.shared.database.begin_read()?.open_table(ENDS)?;
+            let ends = self.database()?.begin_read()?.open_table(ENDS)?;
             Ok(ends.get((topic, partition))?.map_or(0, |end| end.value()))
         };
         read().map_err(|e| self.damaged(e))
@@ -298,7 +331,7 @@ impl LocalReader {
 
     fn read_partition(&mut self, i: usize, max: usize, chunk: &mut ChunkBuilder) -> Result<(), redb::Error> {
         let (topic, partition) = (self.topics[i], self.partitions[i].partition);
-        let batches = self.log.shared.database.begin_read()?.open_table(BATCHES)?;
+        let batches = self.log.database()?.begin_read()?.open_table(BATCHES)?;
         // The batch that holds the next offset is the last one that starts at or below it.
         let upto = batches.range((topic, partition, 0)..=(topic, partition, self.next[i]))?.next_back();
         let first = match upto {

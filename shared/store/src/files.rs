@@ -83,19 +83,17 @@ impl SourceFiles {
         }
     }
 
-    /// The files of deltas, archive, dead letters and batch views that the store has, with when they were written.
+    /// The files of deltas, archive, dead letters and batch views that the store has.
     ///
     /// # Errors
     /// The store is unavailable.
-    pub async fn files(&self) -> Result<Vec<(String, chrono::DateTime<chrono::Utc>)>, Error> {
+    pub async fn files(&self) -> Result<Vec<String>, Error> {
         let mut found = vec![];
         for folder in self.layout.file_folders() {
             let failed = |source| Error::Unavailable { action: "list", path: folder.to_string(), source };
             let mut listed = self.store.list(Some(&folder));
             while let Some(object) = listed.try_next().await.map_err(failed)? {
-                if let Some(path) = self.layout.relative(&object.location) {
-                    found.push((path, object.last_modified));
-                }
+                found.extend(self.layout.relative(&object.location));
             }
         }
         Ok(found)
