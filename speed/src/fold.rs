@@ -80,9 +80,20 @@ impl Folds {
     ) -> Result<Option<i64>, Error> {
         let mut newest = None;
         let (mut events, mut dropped) = (0, 0);
+        let looks_back = self.lookback() > 0;
         for group in &mut self.groups {
+            // Where the epoch starts in each partition of the chunk, by its place there.
+            let mut starts: Vec<Option<i64>> = vec![];
             for record in chunk.records() {
                 let Some(value) = record.value else { continue };
+                if looks_back && group.dedup.is_none() {
+                    // What others only look back at is folded already.
+                    starts.resize(starts.len().max(record.index + 1), None);
+                    let start = *starts[record.index].get_or_insert_with(|| epoch.start.or_zero(record.at));
+                    if record.offset < start {
+                        continue;
+                    }
+                }
                 let envelope = Envelope {
                     topic: &record.at.topic,
                     partition: record.at.partition,

@@ -191,6 +191,37 @@ fn duplicates_within_the_lookback_are_not_counted_in_any_layer() {
     assert_eq!(sum(&audited, Some("total"), "deduplicated"), (rows.len() - count) as i64);
 }
 
+#[test]
+fn a_version_without_dedup_beside_one_with_it_counts_everything_once() {
+    let (case, mut up) = one_partition(PLAIN);
+    produce(&case, &up, &(0..30).map(|i| event(i % 10, 1)).collect::<Vec<_>>());
+    assert_eq!(total(&up)["c"], 30);
+    batch(&case, &up);
+    produce(&case, &up, &(0..10).map(|i| event(i, 1)).collect::<Vec<_>>());
+    assert_eq!(up.terminate(), Some(0), "{}", up.stderr());
+    // The changed source's versions look back, the old ones, which are kept, must not see that again.
+    let one = [("BIFOLD_LOG__PARTITIONS", "1")];
+    let go_on = |pipeline: &str| {
+        case.write_pipeline(pipeline);
+        case.start_with(&["up", "--listen", "127.0.0.1:0"], &one)
+    };
+    let mut up = go_on(&PLAIN.replace("format = 'json'", "format = 'json', dedup = 'id'"));
+    up.wait("the new version answers", |up| up.sql("SELECT c FROM total", None).json()["rows"][0]["c"] == 10);
+    produce(&case, &up, &(5..15).map(|i| event(i, 1)).collect::<Vec<_>>());
+    assert_eq!(total(&up)["c"], 15);
+    verify(&case, &up, "with dedup");
+    up.kill();
+    let mut up = go_on(&PLAIN.replace("format = 'json'", "format = 'json', dedup = 'id'"));
+    produce(&case, &up, &(5..20).map(|i| event(i, 1)).collect::<Vec<_>>());
+    assert_eq!(total(&up)["c"], 20);
+    assert_eq!(up.terminate(), Some(0), "{}", up.stderr());
+    let up = go_on(PLAIN);
+    up.wait("the old version answers again", |up| {
+        up.sql("SELECT c FROM total", Some("latest")).json()["rows"][0]["c"] == 30 + 10 + 10 + 15
+    });
+    verify(&case, &up, "without dedup again");
+}
+
 /// Deletes what lies below `before` from the topic's partition 0.
 fn delete_below(case: &Case, before: i64) {
     let brokers = brokers().expect("a broker");
