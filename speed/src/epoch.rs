@@ -73,17 +73,17 @@ impl Epoch {
         }
     }
 
-    /// Says that `at` has been folded up to `next`.
+    /// Says that `at` has been folded up to `next`. What lies below its end already, as what is only looked back at, changes nothing.
     pub fn advance(&mut self, at: &TopicPartition, next: i64, leader_epoch: Option<i32>) {
-        self.opened.get_or_insert_with(Instant::now);
         let start = self.start.or_zero(at);
+        if next <= self.ranges.get(at).map_or(start, |span| span.end) {
+            return;
+        }
+        self.opened.get_or_insert_with(Instant::now);
         let span = self.ranges.0.entry(at.clone()).or_insert_with(|| Span::new(start, start));
         span.end = next;
         // The epoch belongs to the position: after a marker none is known.
         span.leader_epoch = leader_epoch;
-        if span.is_empty() {
-            self.ranges.0.remove(at);
-        }
     }
 
     /// Where it ends: its start, advanced by what was folded.
@@ -119,5 +119,25 @@ impl Epoch {
         }
         slices.push(slice);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_only_looked_back_at_takes_nothing_away() {
+        let at = TopicPartition::new("t", 0);
+        let mut epoch = Epoch::new(1, [(at.clone(), 20)].into_iter().collect(), std::iter::empty());
+        epoch.advance(&at, 12, Some(1));
+        assert!(epoch.ranges.is_empty() && epoch.opened.is_none());
+        // Passed over a loss, then shown what lies before it.
+        epoch.advance(&at, 35, None);
+        epoch.advance(&at, 18, Some(1));
+        epoch.advance(&at, 35, Some(1));
+        assert_eq!(epoch.ranges.get(&at), Some(&Span::new(20, 35)));
+        epoch.advance(&at, 36, Some(2));
+        assert_eq!(epoch.ranges.get(&at), Some(&Span { start: 20, end: 36, leader_epoch: Some(2) }));
     }
 }

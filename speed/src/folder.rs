@@ -352,7 +352,7 @@ impl Folder {
             match seat.take(&*self.log, &self.group, &self.source.topics)? {
                 Owned::Unknown if shutdown.is_cancelled() => return Ok(None),
                 Owned::Unknown => {
-                    self.component.waiting(format!("the consumer group {} is being formed", self.group));
+                    self.component.waiting(seat.why_not(&self.group));
                     sleep(runtime, SEAT_EVERY, shutdown);
                 }
                 owned => return Ok(Some(owned)),

@@ -58,6 +58,11 @@ pub trait Member: Send {
 
     /// Tells monitoring tools how far the group is. Best effort; nothing is ever read from there.
     fn commit(&mut self, positions: &Offsets);
+
+    /// What the log said last that keeps the group from being formed.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The only member there is: it owns everything.
@@ -104,6 +109,15 @@ impl Seat {
             member.release();
         }
         Ok(member.owned())
+    }
+
+    /// Why nothing is owned yet.
+    pub fn why_not(&self, group: &str) -> String {
+        let forming = format!("the consumer group {group} is being formed");
+        match self.member.as_ref().and_then(|member| member.trouble()) {
+            Some(trouble) => format!("{forming}: {trouble}"),
+            None => forming,
+        }
     }
 
     /// What the group wants, after [`take`](Self::take).

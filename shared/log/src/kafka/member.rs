@@ -90,6 +90,8 @@ pub(super) struct KafkaMember {
     /// Until the group has been formed: whether nobody else was in it when this member came. It then owns everything at once, for a
     /// predecessor that was killed would hold it up until its session is over.
     alone: bool,
+    /// The last error.
+    trouble: Option<String>,
 }
 
 impl KafkaMember {
@@ -122,7 +124,7 @@ impl KafkaMember {
         };
         let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics)?;
-        Ok(Self { consumer, rebalances, alone })
+        Ok(Self { consumer, rebalances, alone, trouble: None })
     }
 }
 
@@ -133,7 +135,10 @@ impl Member for KafkaMember {
                 None => break,
                 // Fetched before it was paused: its reader is another.
                 Some(Ok(_)) => {}
-                Some(Err(error)) => tracing::debug!(%error, "the group's member reports an error; it goes on trying"),
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "the group's member reports an error; it goes on trying");
+                    self.trouble = Some(error.to_string());
+                }
             }
         }
         let mut state = self.rebalances.state();
@@ -185,6 +190,10 @@ impl Member for KafkaMember {
         if let Err(error) = self.consumer.commit(&list, CommitMode::Async) {
             tracing::debug!(%error, "positions were not committed to the group");
         }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.trouble.clone()
     }
 }
 
