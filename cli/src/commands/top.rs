@@ -54,7 +54,12 @@ pub(crate) async fn run(common: &Common, top: Top) -> Result<(), Exit> {
 
 /// The roles that may run as processes of their own: they have metrics that the serving layer has not.
 fn roles(config: &Config, shot: &OneShot) -> Vec<Client> {
-    let addresses = config.serve.speed.iter().cloned().chain([format!("http://{}", config.collect.listen)]);
+    let addresses = config
+        .serve
+        .speed
+        .iter()
+        .map(|item| item.replace("dns+http://", "http://"))
+        .chain([format!("http://{}", config.collect.listen)]);
     addresses.map(|url| Client::new(config, &OneShot { url: Some(url), ..shot.clone() })).collect()
 }
 
