@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use bifold_archive::replay::Replay;
 use bifold_archive::{ABSENT, Part};
@@ -24,6 +24,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::Error;
+use crate::collect::buffer::sorted;
 
 /// Rows that go through a view's input at once.
 const AT_ONCE: usize = 262_144;
@@ -165,10 +166,16 @@ pub async fn view(
         let holes = ledger.parts_of(&state.holes, &part.from, &part.to);
         let kept = Part { without: holes, ..part.clone() };
         let units: Vec<_> = part.units(ledger).map(|(unit, _)| unit).collect();
-        let mut replay = Replay::new(&view.source, files, &units, &part, |_| true);
         let mut dedup = Dedup::new(&view.source)?;
         let (mut used, mut waiting, mut rows) = (Used::default(), vec![], 0);
-        while let Some(batch) = replay.next().await? {
+        for unit in units {
+            let mut replay = Replay::new(&view.source, files, &[unit], &part, |_| true);
+            let mut batches = vec![];
+            while let Some(batch) = replay.next().await? {
+                batches.push(batch);
+            }
+            let Some(first) = batches.first() else { continue };
+            let batch = sorted(&concat_batches(&first.schema(), &batches)?);
             used.events += batch.num_rows() as u64;
             let offsets = batch.column_by_name("_offset").expect("every event has one").as_primitive::<Int64Type>();
             let held: BooleanArray = offsets.values().iter().map(|offset| Some(kept.holds(at, *offset))).collect();

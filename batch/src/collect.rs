@@ -37,6 +37,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 const SURVEY_EVERY: Duration = Duration::from_secs(5);
 /// How often the group is asked while it is being formed.
 const SEAT_EVERY: Duration = Duration::from_millis(50);
+/// The same when the process is told to end.
+const FLUSH_AT_END_WITHIN: Duration = Duration::from_secs(10);
 /// How long the log has to stay silent about a position for it to be good.
 const TROUBLE_LASTS: Duration = Duration::from_secs(5);
 /// How long a flush is tried before the instance gives its partitions to others, who may reach the store.
@@ -139,6 +141,7 @@ impl Collector {
             let (start, end) = (ledger.archived(at), ledger.past_lost(at, ledger.archived(at)));
             if end > start {
                 buffer.pass(at, start, end);
+                read.advance(at, end);
             }
         }
         let begun_at = Instant::now();
@@ -172,7 +175,7 @@ impl Collector {
                     *trouble = Some(error.to_string());
                     self.component.waiting(error.to_string());
                     sleep(runtime, Duration::from_millis(500), shutdown);
-                    self.flush(runtime, &mut journal, &mut buffer, seat)?;
+                    self.flush((runtime, shutdown), &mut journal, &mut buffer, seat)?;
                     return Ok(Round::Anew);
                 }
                 Err(error) => return Err(error.into()),
@@ -187,7 +190,7 @@ impl Collector {
                 turn => turn,
             };
             if (due || stopping || turn != Turn::Stay) && !buffer.is_empty() {
-                let won = self.flush(runtime, &mut journal, &mut buffer, seat)?;
+                let won = self.flush((runtime, shutdown), &mut journal, &mut buffer, seat)?;
                 if !won {
                     seat.release();
                     return Ok(if stopping { Round::Stopped } else { Round::Anew });
@@ -216,7 +219,7 @@ impl Collector {
                             stopped.keys().any(|at| !still.contains_key(at))
                         };
                         if now.bounds.len() != found.bounds.len() || mended {
-                            self.flush(runtime, &mut journal, &mut buffer, seat)?;
+                            self.flush((runtime, shutdown), &mut journal, &mut buffer, seat)?;
                             return Ok(Round::Anew);
                         }
                     }
@@ -242,7 +245,7 @@ impl Collector {
     /// Makes what waits durable. False if somebody else archived: nothing of it counts then.
     fn flush(
         &self,
-        runtime: &Handle,
+        (runtime, shutdown): (&Handle, &Shutdown),
         journal: &mut Journal,
         buffer: &mut Buffer,
         seat: &mut Seat,
@@ -255,11 +258,12 @@ impl Collector {
         let taken = buffer.take();
         let nonce = Nonce(uuid::Uuid::new_v4().simple().to_string());
         let mut backoff = Backoff::default();
-        let until = Instant::now() + FLUSH_WITHIN;
+        let started = Instant::now();
+        let over = || started.elapsed() >= if shutdown.is_cancelled() { FLUSH_AT_END_WITHIN } else { FLUSH_WITHIN };
         let body = loop {
             match runtime.block_on(self.write_files(journal, &nonce, &taken)) {
                 Ok(body) => break body,
-                Err(Error::Store(e)) if e.kind() == Kind::Unavailable && Instant::now() < until => {
+                Err(Error::Store(e)) if e.kind() == Kind::Unavailable && !over() => {
                     self.component.waiting(e.to_string());
                     std::thread::sleep(backoff.pause());
                 }
@@ -273,7 +277,7 @@ impl Collector {
                 // Somebody took the number: the same entry stands elsewhere only if the archive still ends there.
                 Ok(Appended::Lost) => {}
                 Err(e) if e.kind() == Kind::Refused => return Ok(false),
-                Err(e) if e.kind() == Kind::Unavailable && Instant::now() < until => {
+                Err(e) if e.kind() == Kind::Unavailable && !over() => {
                     self.component.waiting(e.to_string());
                     std::thread::sleep(backoff.pause());
                     if let Err(e) = runtime.block_on(journal.refresh()) {

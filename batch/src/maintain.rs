@@ -11,10 +11,11 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use bifold_fold::view::compile_stored;
 use bifold_fold::{Engine, Source, delta};
-use bifold_ledger::{ArchiveUnit, Body, File, Ledger, Nonce, Ranges, Unit};
+use bifold_ledger::{ArchiveUnit, Body, File, Ledger, Nonce, Offsets, Ranges, Unit};
 use bifold_service::Shutdown;
 use bifold_store::failpoint::failpoint;
 use bifold_store::{Appended, Journal, Kind, SourceFiles};
+use object_store::path::Path;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::Error;
@@ -26,6 +27,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const MOST_BYTES: u64 = 128 << 20;
 /// Rows of a compacted archive file.
 const MOST_ROWS: u64 = 1_000_000;
+/// How long a batch run may take for its plan to be minded.
+const LONGEST_RUN: Duration = Duration::from_secs(24 * 3600);
 /// An archive entry of so many rows is small.
 const SMALL_ROWS: u64 = 200_000;
 
@@ -51,7 +54,7 @@ impl Maintain {
     /// Works until `shutdown`. What fails is tried again.
     pub async fn run(self, shutdown: Shutdown) {
         let (mut journal, mut next_sweep) = (None, Instant::now() + self.sweep_every());
-        let mut orphans = HashMap::new();
+        let (mut orphans, mut under_way) = (HashMap::new(), HashMap::new());
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY.min(self.sweep_every())) => {}
@@ -59,7 +62,7 @@ impl Maintain {
             }
             let sweep = Instant::now() >= next_sweep;
             let done = tokio::select! {
-                done = self.once(&mut journal, sweep.then_some(&mut orphans)) => done,
+                done = self.once(&mut journal, sweep.then_some(&mut orphans), &mut under_way) => done,
                 () = shutdown.cancelled() => return,
             };
             if let Err(error) = done {
@@ -76,7 +79,27 @@ impl Maintain {
         (self.grace / 4).clamp(Duration::from_secs(1), Duration::from_secs(600))
     }
 
-    async fn once(&self, journal: &mut Option<Journal>, sweep: Option<&mut Orphans>) -> Result<(), Error> {
+    /// Up to where batch runs build that are under way. What a run that was killed has left behind is forgotten after a while.
+    async fn plans(&self, under_way: &mut HashMap<Path, Instant>) -> Result<Vec<Offsets>, Error> {
+        let mut plans = vec![];
+        let found = self.files.notes(&self.files.layout.batch_plans()).await?;
+        under_way.retain(|path, _| found.contains(path));
+        for path in found {
+            if under_way.entry(path.clone()).or_insert_with(Instant::now).elapsed() >= LONGEST_RUN {
+                self.files.forget_note(&path).await?;
+            } else if let Some(bytes) = self.files.note(&path).await? {
+                plans.extend(serde_json::from_slice::<Offsets>(&bytes).ok());
+            }
+        }
+        Ok(plans)
+    }
+
+    async fn once(
+        &self,
+        journal: &mut Option<Journal>,
+        sweep: Option<&mut Orphans>,
+        under_way: &mut HashMap<Path, Instant>,
+    ) -> Result<(), Error> {
         let journal = match journal {
             Some(journal) => journal,
             none => none.insert(Journal::open_to_write(self.files.clone(), "maintain").await?),
@@ -85,18 +108,23 @@ impl Maintain {
         if !ledger.exists() {
             return Ok(());
         }
-        if let Some(units) = ledger.compactable(self.deltas.max(2), usize::MAX) {
-            self.compact(journal, &ledger, units).await?;
+        // Each by itself: one that cannot succeed must not keep the others from their work.
+        let mut failed = Ok(());
+        if ledger.compactable(self.deltas.max(2), usize::MAX, &[]).is_some() {
+            let plans = self.plans(under_way).await?;
+            if let Some(units) = ledger.compactable(self.deltas.max(2), usize::MAX, &plans) {
+                failed = self.compact(journal, &ledger, units).await;
+            }
         }
         let ledger = journal.ledger();
         if let Some(units) = ledger.compactable_archive(self.archive.max(2), SMALL_ROWS, MOST_ROWS) {
-            self.compact_archive(journal, &ledger, units).await?;
+            failed = self.compact_archive(journal, &ledger, units).await.and(failed);
         }
         if let Some(orphans) = sweep {
             let ledger = journal.refresh().await?;
-            self.sweep(&ledger, orphans).await?;
+            failed = self.sweep(&ledger, orphans).await.and(failed);
         }
-        Ok(())
+        failed
     }
 
     /// Replaces epochs by one.
@@ -124,6 +152,10 @@ impl Maintain {
         for id in &versions {
             let state = &ledger.versions[id];
             let view = compile_stored(&engine, &state.view, &state.sql, &state.source).await?;
+            if view.version != *id {
+                // States of another kind than this bifold makes: another one's work.
+                return Ok(());
+            }
             let mut states: Vec<RecordBatch> = vec![];
             for (unit, bytes) in units.iter().zip(&files) {
                 states.extend(delta::read(bytes, id).map_err(|e| damaged(unit, e.to_string()))?);

@@ -130,7 +130,12 @@ impl Recompute {
             let ledger = journal.ledger();
             let plan = ledger.plan_batch(&wanted(&ledger, &request.views), boundary, request.full);
             let plan = self.mended(&ledger, plan).await?;
-            if let Some(reports) = self.execute(&mut journal, &ledger, plan).await? {
+            let hint = self.tell_plan(&plan).await;
+            let done = self.execute(&mut journal, &ledger, plan).await;
+            if let Err(error) = self.files.forget_note(&hint).await {
+                tracing::debug!(%error, "the plan of a batch run was not removed");
+            }
+            if let Some(reports) = done? {
                 self.retire_old_versions(&mut journal).await?;
                 return Ok(reports);
             }
@@ -158,6 +163,18 @@ impl Recompute {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// Tells compaction up to where this run builds, so that epochs are not joined over it meanwhile.
+    async fn tell_plan(&self, plan: &BatchPlan) -> object_store::path::Path {
+        let path = self.files.layout.batch_plans().join(format!("{}.json", uuid::Uuid::new_v4().simple()));
+        if plan.versions.iter().any(|version| version.mode != Mode::None) {
+            let bytes = serde_json::to_vec(&plan.boundary).expect("offsets are JSON");
+            if let Err(error) = self.files.put_note(&path, bytes.into()).await {
+                tracing::debug!(%error, "the plan of a batch run was not told");
+            }
+        }
+        path
     }
 
     /// The plan, with a full run for every version of whose batch view a file is missing or cut short: the archive has it all.

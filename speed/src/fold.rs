@@ -6,11 +6,12 @@ use std::sync::Arc;
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int32Type, Int64Type};
+use bifold_archive::Part;
 use bifold_fold::live::SliceId;
 use bifold_fold::states::Input;
 use bifold_fold::view::compile_stored;
 use bifold_fold::{DeadLetter, Decoder, Dedup, Engine, Envelope, View};
-use bifold_ledger::{Ledger, TopicPartition, VersionId};
+use bifold_ledger::{Change, ChangeKind, Hole, Ledger, Span, TopicPartition, VersionId};
 use bifold_log::Chunk;
 
 use crate::Error;
@@ -31,6 +32,8 @@ pub(crate) struct Folds {
     pub(crate) versions: Vec<VersionId>,
     /// How many changes the ledger had.
     pub(crate) changes: usize,
+    /// Records that are lost, though a reader may still have them, or the archive got them before it was told.
+    lost: Part,
     dead: Vec<DeadLetter>,
 }
 
@@ -68,7 +71,14 @@ impl Folds {
             }
             groups.push(Group { decoder, dedup, views: inputs });
         }
-        Ok(Self { engine, groups, versions: ledger.active(), changes: ledger.changes.len(), dead: vec![] })
+        Ok(Self {
+            engine,
+            groups,
+            versions: ledger.active(),
+            changes: ledger.changes.len(),
+            lost: Part::default(),
+            dead: vec![],
+        })
     }
 
     /// Folds a chunk into an epoch. Gives the newest event time in it.
@@ -86,6 +96,9 @@ impl Folds {
             let mut starts: Vec<Option<i64>> = vec![];
             for record in chunk.records() {
                 let Some(value) = record.value else { continue };
+                if !self.lost.without.is_empty() && self.lost.leaves_out(record.at, record.offset) {
+                    continue;
+                }
                 if looks_back && group.dedup.is_none() {
                     // What others only look back at is folded already.
                     starts.resize(starts.len().max(record.index + 1), None);
@@ -134,6 +147,22 @@ impl Folds {
         epoch.events += events;
         epoch.duplicates += dropped;
         Ok(newest)
+    }
+
+    /// Leaves out what `ledger` says is lost.
+    pub(crate) fn leave_out(&mut self, ledger: &Ledger) {
+        let lost = ledger.changes.iter().filter(|change| change.kind == ChangeKind::Lost);
+        let everywhere = |change: &Change| {
+            let parts = change.ranges.iter();
+            let hole = |(at, span): (&TopicPartition, &Span)| Hole {
+                at: at.clone(),
+                start: span.start,
+                end: span.end,
+                change: change.number,
+            };
+            parts.map(hole).collect::<Vec<_>>()
+        };
+        self.lost.without = lost.flat_map(everywhere).collect();
     }
 
     /// How many offsets before its own a fold has to be shown.

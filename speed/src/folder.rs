@@ -42,6 +42,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 const SURVEY_EVERY: Duration = Duration::from_secs(5);
 /// How often the ledger is read while nothing is committed.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The same when the process is told to end.
+const COMMIT_AT_END_WITHIN: Duration = Duration::from_secs(10);
 /// How often the group is asked while it is being formed.
 const SEAT_EVERY: Duration = Duration::from_millis(50);
 /// How often a commit is tried while the log does not say whether its topics are the same.
@@ -152,6 +154,7 @@ impl Folder {
         let Some(owned) = self.take_seat(runtime, shutdown, &mut going.seat)? else { return Ok(Round::Anew) };
         let mut ledger = runtime.block_on(journal.refresh())?;
         let mut folds = runtime.block_on(Folds::of(&ledger))?;
+        folds.leave_out(&ledger);
         let mine: BTreeSet<TopicPartition> = found.bounds.keys().filter(|at| owned.holds(at)).cloned().collect();
         let Standing { stopped, bridge } = standing(&ledger, &found, &mine, folds.lookback());
         let mut reader = self.log.reader(ReaderOptions { with_keys: false })?;
@@ -205,7 +208,24 @@ impl Folder {
                     if going.trouble.take().is_some() && stopped.is_empty() {
                         self.component.ready();
                     }
+                    let before = epoch.end();
                     let newest = runtime.block_on(folds.fold(&chunk, &mut epoch, || going.ids.next()))?;
+                    // What was lost, and is passed over here.
+                    for (at, next) in epoch.end().iter() {
+                        let from = before.or_zero(at);
+                        for change in ledger.lost_between(at, from, next).collect::<Vec<_>>() {
+                            let start = ledger
+                                .change_at(change)
+                                .and_then(|change| change.ranges.get(at))
+                                .map(|span| span.start);
+                            let counted = start.is_some_and(|start| start.max(epoch.start.or_zero(at)) < from);
+                            if !epoch.holes.insert(change) || !counted {
+                                continue;
+                            }
+                            // Some of it was folded before it was lost: the epoch is folded again, without it.
+                            return Ok(Round::Anew);
+                        }
+                    }
                     epoch.newest_event_us = epoch.newest_event_us.max(newest);
                     // Else it was only looked back at.
                     if !epoch.ranges.is_empty() {
@@ -239,7 +259,7 @@ impl Folder {
                 next_try = Instant::now() + TRY_EVERY;
             }
             if commits {
-                let Some(number) = self.commit(runtime, &mut journal, &folds, &epoch)? else {
+                let Some(number) = self.commit(runtime, shutdown, &mut journal, &folds, &epoch)? else {
                     going.seat.release();
                     return Ok(if stopping { Round::Stopped } else { Round::Anew });
                 };
@@ -276,6 +296,7 @@ impl Folder {
                     Err(e) => return Err(e.into()),
                 }
                 self.live.note_ledger(&ledger);
+                folds.leave_out(&ledger);
                 if !still_valid(&ledger, &epoch, &folds) {
                     return Ok(Round::Anew);
                 }
@@ -389,6 +410,7 @@ impl Folder {
     fn commit(
         &self,
         runtime: &Handle,
+        shutdown: &Shutdown,
         journal: &mut Journal,
         folds: &Folds,
         epoch: &Epoch,
@@ -399,11 +421,12 @@ impl Folder {
         let nonce = Nonce(uuid::Uuid::new_v4().simple().to_string());
         let path = self.files.layout.delta(journal.ledger().number + 1, &nonce, &epoch.ranges);
         let mut backoff = Backoff::default();
-        let until = Instant::now() + COMMIT_WITHIN;
+        let started = Instant::now();
+        let over = || started.elapsed() >= if shutdown.is_cancelled() { COMMIT_AT_END_WITHIN } else { COMMIT_WITHIN };
         let file = loop {
             match runtime.block_on(self.files.put(path.clone(), bytes.clone(), rows)) {
                 Ok(file) => break file,
-                Err(e) if Instant::now() >= until => return Err(e.into()),
+                Err(e) if over() => return Err(e.into()),
                 Err(e) => {
                     self.component.waiting(e.to_string());
                     std::thread::sleep(backoff.pause());
@@ -430,7 +453,7 @@ impl Folder {
                 // Somebody took the number: the entry may stand at the next one if every rule allows it there.
                 Ok(Appended::Lost) => {}
                 Err(e) if e.kind() == Kind::Refused => return Ok(None),
-                Err(e) if e.kind() == Kind::Unavailable && Instant::now() < until => {
+                Err(e) if e.kind() == Kind::Unavailable && !over() => {
                     self.component.waiting(e.to_string());
                     std::thread::sleep(backoff.pause());
                     if let Err(e) = runtime.block_on(journal.refresh()) {
@@ -529,8 +552,9 @@ fn standing(ledger: &Ledger, found: &Survey, mine: &BTreeSet<TopicPartition>, lo
                 bounds.earliest
             );
             stopped.insert(at.clone(), why);
-        } else if next > bounds.end {
-            stopped.insert(at.clone(), format!("{at} ends at {}, but was folded up to {next}", bounds.end));
+        } else if next.max(ledger.frontier(at)) > bounds.end {
+            let folded = ledger.frontier(at);
+            stopped.insert(at.clone(), format!("{at} ends at {}, but was folded up to {folded}", bounds.end));
         }
     }
     Standing { stopped, bridge }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch, new_null_array};
-use arrow::compute::filter_record_batch;
+use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
 use bifold_archive::Part;
 use bifold_archive::replay::Replay;
@@ -22,6 +22,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::Error;
+use crate::collect::buffer::sorted;
 use crate::progress::Progress;
 
 /// The rows of `part` that are no duplicates, as a table that can be read once.
@@ -135,6 +136,10 @@ impl Rows {
             let mut replay = Replay::new(&self.source, &self.files, &[unit], &self.read, wanted);
             while let Some(batch) = replay.next().await? {
                 batches.push(batch);
+            }
+            // By another definition dead letters may be rows, which lie in a file of their own.
+            if let Some(first) = batches.first() {
+                batches = vec![sorted(&concat_batches(&first.schema(), &batches)?)];
             }
         }
         Ok(batches)

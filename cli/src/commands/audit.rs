@@ -173,7 +173,9 @@ async fn read_log(
                 seen.entry(record.at.clone()).or_default().add(record.offset, record.value);
             }
             for (at, next, _) in chunk.positions() {
-                last = Instant::now();
+                if left.get(at).is_some() {
+                    last = Instant::now();
+                }
                 if left.get(at).is_some_and(|end| next >= end) {
                     left.0.remove(at);
                 }

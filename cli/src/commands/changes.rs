@@ -31,7 +31,6 @@ pub(crate) async fn quarantine(common: &Common, command: Quarantine) -> Result<(
         (Some(at), _) => {
             let (from, to) = (command.from.unwrap_or_default(), command.to.unwrap_or_default());
             let ranges = range(&ledger, at, from, to)?;
-            refuse_dedup(&ledger)?;
             Body::Quarantined { ranges, reason: command.reason.unwrap_or_default() }
         }
         (None, Some(quarantine)) => Body::Lifted { quarantine, reason: command.reason.unwrap_or_default() },
@@ -133,6 +132,9 @@ fn refuse_dedup(ledger: &Ledger) -> Result<(), Exit> {
 async fn decide(journal: &mut Journal, body: Body) -> Result<Number, Exit> {
     let nonce = Nonce(uuid::Uuid::new_v4().simple().to_string());
     loop {
+        if matches!(body, Body::Quarantined { .. }) {
+            refuse_dedup(&journal.ledger())?;
+        }
         match journal.append_as(body.clone(), nonce.clone()).await {
             Ok(Appended::Won(number)) => return Ok(number),
             Ok(Appended::Lost) => {}
@@ -151,7 +153,10 @@ fn takes_effect(ledger: &Ledger, change: Option<&Change>, lifted: bool) -> &'sta
         Some(change) if below(change) => {
             "recorded; batch views hold it already: it is left out after `bifold batch run --full`, and is named in pending_holes until then"
         }
-        _ => "recorded; it is left out by the batch run that passes it, and is named in pending_holes until then",
+        _ => {
+            "recorded; it is left out by the batch run that passes all of it at once, else by `bifold batch run --full`, and is named in \
+             pending_holes until then"
+        }
     }
 }
 

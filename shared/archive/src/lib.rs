@@ -71,8 +71,12 @@ pub struct Part {
 impl Part {
     /// Whether the offset of a partition lies in it.
     pub fn holds(&self, at: &TopicPartition, offset: i64) -> bool {
-        let left_out = |hole: &Hole| hole.start <= offset && offset < hole.end && hole.at == *at;
-        offset >= self.from.or_zero(at) && offset < self.to.or_zero(at) && !self.without.iter().any(left_out)
+        offset >= self.from.or_zero(at) && offset < self.to.or_zero(at) && !self.leaves_out(at, offset)
+    }
+
+    /// Whether the offset of a partition lies in one of its holes.
+    pub fn leaves_out(&self, at: &TopicPartition, offset: i64) -> bool {
+        self.without.iter().any(|hole| hole.start <= offset && offset < hole.end && hole.at == *at)
     }
 
     /// The units of the archive that reach into it, and whether each lies in it whole.

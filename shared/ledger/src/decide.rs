@@ -175,14 +175,20 @@ impl Ledger {
 
     /// The longest run of at least `least` units that may become one: no boundary lies inside, and every active version has
     /// states in all or none of them (rule 26). At most `most` units are taken.
-    pub fn compactable(&self, least: usize, most: usize) -> Option<&[Unit]> {
+    ///
+    /// Nor do the `plans` of batch runs under way lie inside: a run would find its boundary torn when it has done its work.
+    pub fn compactable(&self, least: usize, most: usize, plans: &[Offsets]) -> Option<&[Unit]> {
         let active: Vec<_> = self.versions.iter().filter(|(_, version)| version.active).collect();
         // Units that lie alike to every version can be joined.
-        let place = |unit: &Unit| -> (bool, Vec<(bool, bool)>) {
+        let place = |unit: &Unit| -> (Vec<bool>, Vec<(bool, bool)>, Vec<Option<bool>>) {
             let of = |(id, version): &(&VersionId, &VersionState)| {
                 (unit.versions.contains(id), unit.ranges.above(version.needs_from()))
             };
-            (unit.ranges.above(&self.boundary), active.iter().map(of).collect())
+            let above = std::iter::once(&self.boundary).chain(plans).map(|cut| unit.ranges.above(cut)).collect();
+            // What leaves a loss out is not joined with what counts some of it.
+            let lost = self.changes.iter().filter(|change| change.kind == ChangeKind::Lost);
+            let left_out = lost.map(|change| unit.touches(change).then(|| unit.holes.contains(&change.number)));
+            (above, active.iter().map(of).collect(), left_out.collect())
         };
         let runs = self.units.chunk_by(|a, b| place(a) == place(b));
         let longest = runs.max_by_key(|run| run.len())?;
@@ -203,7 +209,8 @@ impl Ledger {
                 }
                 end += 1;
             }
-            if end - start >= least.max(2) {
+            // Also fewer, if they are as many rows as one file is to have.
+            if end - start >= least.max(2) || (end - start >= 2 && total > rows) {
                 return Some(&self.archive[start..end]);
             }
             start = end.max(start + 1);

@@ -29,6 +29,16 @@ pub struct Unit {
     pub holes: Vec<Number>,
 }
 
+impl Unit {
+    /// Whether a change speaks of some of its positions.
+    pub(crate) fn touches(&self, change: &Change) -> bool {
+        let overlaps = |(at, span): (&TopicPartition, &crate::Span)| {
+            change.ranges.get(at).is_some_and(|other| other.start < span.end && other.end > span.start)
+        };
+        self.ranges.iter().any(overlaps)
+    }
+}
+
 /// Archived rows: any reader cuts them anywhere by offset.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct ArchiveUnit {
@@ -661,6 +671,11 @@ impl Ledger {
         let units = &self.units[at..at + replaces.len()];
         if !same_positions(ranges, units.iter().map(|unit| &unit.ranges)) {
             return Err(Refusal::NotTheSame { why: "the positions differ" });
+        }
+        for change in holes.iter().filter_map(|number| self.change_at(*number)) {
+            if units.iter().any(|unit| unit.touches(change) && !unit.holes.contains(&change.number)) {
+                return Err(Refusal::NotTheSame { why: "one leaves out what another counts" });
+            }
         }
         let of_all = sorted(holes);
         if of_all != sorted(&units.iter().flat_map(|unit| unit.holes.iter().copied()).collect::<BTreeSet<_>>()) {

@@ -9,6 +9,7 @@
 //! sources/<source>/deltas/<number>-<nonce>@<starts>.delta
 //! sources/<source>/batch/<version>/<number>-<nonce>-<run>.parquet
 //! sources/<source>/batch-runs/<start, 20 digits>.json   what batch runs did; nothing rests on them
+//! sources/<source>/batch-plans/<nonce>.json             up to where a batch run under way is building; a hint
 //! sources/<source>/probe/<nonce>                        for a moment, at a writer's start
 //! ```
 //!
@@ -67,6 +68,11 @@ impl Layout {
     pub fn relative(&self, object: &Path) -> Option<String> {
         let base = format!("{}/", self.base());
         object.as_ref().strip_prefix(&base).map(str::to_string)
+    }
+
+    /// The folder of the plans of batch runs under way: hints for compaction; nothing rests on them.
+    pub fn batch_plans(&self) -> Path {
+        self.base().join("batch-plans")
     }
 
     /// The folder of batch runs' records.

@@ -129,11 +129,11 @@ fn rule_26_no_boundary_lies_inside() {
     // v1 stands at 1, u1 at 0: its units are kept, and may not be joined over v1's boundary.
     let text = "D v1; D u1@u; F p0→1; F p0→2; A p0→2; P{v1}(1,0)";
     refused(&[(&format!("{text}; C 4,5"), "the boundary of version v1 lies inside the compacted epochs")]);
-    assert_eq!(run(text).compactable(2, 100), None);
+    assert_eq!(run(text).compactable(2, 100, &[]), None);
     let alike = run("D v1; F p0→1; F p0→2; F p0→3; A p0→3; P(1,0)");
-    let units: Vec<_> = alike.compactable(2, 100).expect("two").iter().map(|unit| unit.number).collect();
+    let units: Vec<_> = alike.compactable(2, 100, &[]).expect("two").iter().map(|unit| unit.number).collect();
     assert_eq!(units, [4, 5]);
-    assert_eq!(alike.compactable(3, 100), None);
+    assert_eq!(alike.compactable(3, 100, &[]), None);
 }
 
 #[test]
@@ -144,7 +144,27 @@ fn rule_26_nor_does_the_boundary_of_a_version_that_is_retired() {
         &format!("{text}; C 4,5"),
         "the units do not make up what is to replace them: the newest boundary lies inside",
     )]);
-    assert_eq!(run(text).compactable(2, 100), None);
+    assert_eq!(run(text).compactable(2, 100, &[]), None);
+}
+
+#[test]
+fn rule_26_what_leaves_a_loss_out_is_not_joined_with_what_counts_it() {
+    // 1 was folded before it was lost, 2 was passed over.
+    let text = "D v1; A p0→1; F p0→2; X p0[1,3); F p0→4";
+    assert_eq!(holes(&run(text), "v1"), "p0[2,3)#5 | p0[1,2)#5");
+    refused(&[(
+        &format!("{text}; C 4,6"),
+        "the units do not make up what is to replace them: one leaves out what another counts",
+    )]);
+    assert_eq!(run(text).compactable(2, 100, &[]), None);
+}
+
+#[test]
+fn rule_26_plans_of_batch_runs_under_way_are_not_compacted_over() {
+    let ledger = run("D v1; F p0→1; F p0→2; F p0→3; F p0→4; A p0→2");
+    let plan = ledger.next_boundary(10);
+    let lengths = |plans: &[bifold_ledger::Offsets]| ledger.compactable(2, 100, plans).map(<[_]>::len);
+    assert_eq!((lengths(&[]), lengths(&[plan])), (Some(4), Some(2)));
 }
 
 #[test]

@@ -335,7 +335,7 @@ fn change(seen: &Ledger, act: Act) -> Option<Body> {
         1 if act.c < 2 => Some(Body::Lost { ranges: range(seen.archived(&at)), reason: String::new() }),
         1 => seen.changes.get(act.c as usize).map(|c| Body::Lifted { quarantine: c.number, reason: String::new() }),
         _ => {
-            let units = seen.compactable(2, 2 + act.c as usize)?;
+            let units = seen.compactable(2, 2 + act.c as usize, &[])?;
             let mut ranges = Ranges::default();
             for (at, span) in units.iter().flat_map(|unit| unit.ranges.iter()) {
                 ranges.0.entry(at.clone()).and_modify(|known| known.end = span.end).or_insert(*span);
