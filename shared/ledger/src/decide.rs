@@ -180,15 +180,16 @@ impl Ledger {
     pub fn compactable(&self, least: usize, most: usize, plans: &[Offsets]) -> Option<&[Unit]> {
         let active: Vec<_> = self.versions.iter().filter(|(_, version)| version.active).collect();
         // Units that lie alike to every version can be joined.
-        let place = |unit: &Unit| -> (Vec<bool>, Vec<(bool, bool)>, Vec<Option<bool>>) {
+        let place = |unit: &Unit| {
             let of = |(id, version): &(&VersionId, &VersionState)| {
                 (unit.versions.contains(id), unit.ranges.above(version.needs_from()))
             };
-            let above = std::iter::once(&self.boundary).chain(plans).map(|cut| unit.ranges.above(cut)).collect();
+            let above: Vec<bool> =
+                std::iter::once(&self.boundary).chain(plans).map(|cut| unit.ranges.above(cut)).collect();
             // What leaves a loss out is not joined with what counts some of it.
             let lost = self.changes.iter().filter(|change| change.kind == ChangeKind::Lost);
             let left_out = lost.map(|change| unit.touches(change).then(|| unit.holes.contains(&change.number)));
-            (above, active.iter().map(of).collect(), left_out.collect())
+            (above, active.iter().map(of).collect::<Vec<_>>(), left_out.collect::<Vec<_>>())
         };
         let runs = self.units.chunk_by(|a, b| place(a) == place(b));
         let longest = runs.max_by_key(|run| run.len())?;
