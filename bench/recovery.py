@@ -4,8 +4,8 @@
 usage: bench/recovery.py --bifold PATH [--groups 1000000,10000000] [--memory 1GiB]
 
 Starts a broker of its own (deploy/dev/kafka), four partitions, one view with a group for every event and one without groups, and
-collect, speed and serve as processes of their own. All events are there before speed starts: it catches up with a burst. Then, twice
-each, speed and serve are killed by -9 while events go on coming, and started again at once. Prints one JSON object for each number of
+collect, speed and serve as processes of their own. All events are there before speed starts: it catches up with a burst. Then speed,
+later serve, is killed by -9 right after more events came, and started again at once. Prints one JSON object for each number of
 groups: seconds to the first answer that covers the log's end as of the kill and counts right, of the view without groups (`total`)
 and of the one with all of them (`by_key`), and speed's largest resident memory beside its configured budget.
 Needs confluent-kafka for Python.
@@ -138,17 +138,18 @@ def measure(bifold, groups, memory):
         fleet.run("batch", "run", "--timeout", "10m")
         peak = fleet.peak_bytes("speed")
         for role in ("speed", "serve"):
+            # More of the same groups, so that the open epoch holds some when it dies.
+            offsets = produce(brokers, range(groups // 20))
+            events += groups // 20
+            peak = max(peak, fleet.peak_bytes("speed"))
+            fleet.kill(role)
+            started = time.monotonic()
+            fleet.start(role)
             for view, sql in (("total", total), ("by_key", by_key)):
-                # More of the same groups, so that the open epoch holds some when it dies.
-                offsets = produce(brokers, range(groups // 20))
-                events += groups // 20
-                peak = max(peak, fleet.peak_bytes("speed"))
-                fleet.kill(role)
-                started = time.monotonic()
-                fleet.start(role)
-                row = ask(sql, offsets)
-                counted(groups if view == "by_key" else events, events, row)
+                counted(groups if view == "by_key" else events, events, ask(sql, offsets))
                 result[f"{role}_{view}_s"] = round(time.monotonic() - started, 1)
+            # The group has forgotten the one that was killed.
+            time.sleep(10)
         result["speed_peak_mib"] = max(peak, fleet.peak_bytes("speed")) >> 20
         result["speed_memory"] = memory
         print(json.dumps(result), flush=True)
