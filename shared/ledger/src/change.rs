@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::names::Number;
-use crate::offsets::{Offsets, Ranges, TopicPartition};
+use crate::offsets::{Offsets, Ranges, Span, TopicPartition};
 
 /// A `lost` or `quarantined` entry, and whether it was lifted.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -35,6 +35,11 @@ pub enum ChangeKind {
 }
 
 impl Change {
+    /// Whether it speaks of some of the positions `span` of `at`.
+    pub fn overlaps(&self, at: &TopicPartition, span: &Span) -> bool {
+        self.ranges.get(at).is_some_and(|own| own.start < span.end && own.end > span.start)
+    }
+
     /// Whether some of its positions lie below `cut`.
     pub fn reaches_below(&self, cut: &Offsets) -> bool {
         self.ranges.iter().any(|(at, span)| span.start < cut.or_zero(at))
@@ -56,7 +61,7 @@ pub struct Hole {
 
 /// The parts of `ranges` that lie in `[from, to)`.
 pub fn parts(change: &Change, from: &Offsets, to: &Offsets) -> Vec<Hole> {
-    let part = |(at, span): (&TopicPartition, &crate::Span)| {
+    let part = |(at, span): (&TopicPartition, &Span)| {
         let (start, end) = (span.start.max(from.or_zero(at)), span.end.min(to.or_zero(at)));
         (start < end).then(|| Hole { at: at.clone(), start, end, change: change.number })
     };

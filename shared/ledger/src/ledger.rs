@@ -1,4 +1,4 @@
-//! Replay: the state that a ledger's entries add up to, and the rules that a next entry is checked by.
+//! Replay: the state that a ledger's entries add up to.
 //!
 //! [`Ledger::check`] is called by a writer before its put, and by everyone on replay. An entry that breaks a rule
 //! stops the source; it is never skipped (rule 6).
@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::FORMAT;
 use crate::change::{Change, ChangeKind};
-use crate::entry::{ArchiveCounts, Body, Entry, File, PublishedVersion};
+use crate::entry::{ArchiveCounts, Body, Entry, File};
 use crate::names::{Nonce, Number, VersionId};
 use crate::offsets::{Offsets, Ranges, TopicPartition};
+use crate::refusal::Refusal;
 
 /// A folded epoch: it is used whole or not at all, for states cannot be cut.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -32,10 +32,7 @@ pub struct Unit {
 impl Unit {
     /// Whether a change speaks of some of its positions.
     pub(crate) fn touches(&self, change: &Change) -> bool {
-        let overlaps = |(at, span): (&TopicPartition, &crate::Span)| {
-            change.ranges.get(at).is_some_and(|other| other.start < span.end && other.end > span.start)
-        };
-        self.ranges.iter().any(overlaps)
+        self.ranges.iter().any(|(at, span)| change.overlaps(at, span))
     }
 }
 
@@ -145,217 +142,6 @@ pub struct Ledger {
     pub commands: BTreeSet<Nonce>,
 }
 
-/// Why an entry may not stand at its number.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum Refusal {
-    /// Not the next number.
-    #[error("entry {number} does not follow entry {after}")]
-    Number {
-        /// The entry's number.
-        number: Number,
-        /// The last number.
-        after: Number,
-    },
-    /// `created` elsewhere than at number 1, or something else there.
-    #[error("an entry of kind {kind} cannot stand at number {number}")]
-    Place {
-        /// Its kind.
-        kind: &'static str,
-        /// Its number.
-        number: Number,
-    },
-    /// Written by a newer bifold.
-    #[error("the source needs ledger format {format}, this bifold knows {FORMAT}; run a newer bifold")]
-    Format {
-        /// The format needed.
-        format: u32,
-    },
-    /// A kind of entry that the format in force does not know.
-    #[error("an entry of kind {kind} needs ledger format {format}, in force is {now}")]
-    NeedsFormat {
-        /// Its kind.
-        kind: &'static str,
-        /// The format needed.
-        format: u32,
-        /// The format in force.
-        now: u32,
-    },
-    /// A `format` below the one in force.
-    #[error("the format cannot go back from {now} to {format}")]
-    OlderFormat {
-        /// The entry's format.
-        format: u32,
-        /// The format in force.
-        now: u32,
-    },
-    /// A plan from the future.
-    #[error("a plan at {plan} cannot be published as entry {number}")]
-    Plan {
-        /// The plan's number.
-        plan: Number,
-        /// The entry's number.
-        number: Number,
-    },
-    /// One version named twice.
-    #[error("version {version} is named twice")]
-    Twice {
-        /// The version.
-        version: VersionId,
-    },
-    /// An entry without a position.
-    #[error("an entry of kind {kind} that holds nothing")]
-    Empty {
-        /// Its kind.
-        kind: &'static str,
-    },
-    /// A range that does not continue where the ledger stands.
-    #[error("{kind} {at} from {start}, but the frontier is {frontier}")]
-    Start {
-        /// The entry's kind.
-        kind: &'static str,
-        /// The partition.
-        at: TopicPartition,
-        /// Where the range starts.
-        start: i64,
-        /// Where it had to start.
-        frontier: i64,
-    },
-    /// A delta that lacks an active version, or holds one that is not active.
-    #[error("the delta holds versions {}, active are {}", list(has), list(active))]
-    Versions {
-        /// What it holds.
-        has: Vec<VersionId>,
-        /// What it had to hold.
-        active: Vec<VersionId>,
-    },
-    /// A version that must not be active is, or must be and is not.
-    #[error("version {version} is {}active", if *active { "" } else { "not " })]
-    Active {
-        /// The version.
-        version: VersionId,
-        /// Whether it is active.
-        active: bool,
-    },
-    /// A version that is served cannot be retired alone.
-    #[error("version {version} is served; retire all versions of its view, or select another first")]
-    Served {
-        /// The version.
-        version: VersionId,
-    },
-    /// A version that is still building cannot be selected.
-    #[error("version {version} is still building")]
-    Building {
-        /// The version.
-        version: VersionId,
-    },
-    /// The boundary reaches beyond the archive.
-    #[error("the boundary {at}:{boundary} is beyond the archive, which ends at {archived}")]
-    NotArchived {
-        /// The partition.
-        at: TopicPartition,
-        /// The boundary there.
-        boundary: i64,
-        /// The archive's frontier there.
-        archived: i64,
-    },
-    /// The boundary cuts through a folded unit.
-    #[error("the boundary cuts through the epoch of entry {unit}")]
-    Torn {
-        /// The unit's number.
-        unit: Number,
-    },
-    /// The boundary would go back.
-    #[error("version {version} has a boundary above the one offered")]
-    Backwards {
-        /// The version.
-        version: VersionId,
-    },
-    /// Somebody published or declared one of the versions since the plan.
-    #[error("version {version} was published or declared by entry {by}, after the plan at {plan}")]
-    Overtaken {
-        /// The version.
-        version: VersionId,
-        /// The entry that did.
-        by: Number,
-        /// The plan's number.
-        plan: Number,
-    },
-    /// Positions that are archived cannot be lost.
-    #[error("{at} [{start}, …) cannot be lost: it is archived up to {archived}")]
-    Archived {
-        /// The partition.
-        at: TopicPartition,
-        /// Where the range starts.
-        start: i64,
-        /// The archive's frontier there.
-        archived: i64,
-    },
-    /// A range that another change already speaks of.
-    #[error("{at} [{start}, {end}) overlaps what entry {by} says of it")]
-    Overlaps {
-        /// The partition.
-        at: TopicPartition,
-        /// Where the range starts.
-        start: i64,
-        /// Where it ends.
-        end: i64,
-        /// The other change.
-        by: Number,
-    },
-    /// No such change, or it is lifted already.
-    #[error("entry {number} is no quarantine in force")]
-    NoQuarantine {
-        /// The entry named.
-        number: Number,
-    },
-    /// Something was lost, quarantined or lifted below the boundary since the plan.
-    #[error("entry {by} changes what counts below the boundary, after the plan at {plan}")]
-    Changed {
-        /// The entry that did.
-        by: Number,
-        /// The plan's number.
-        plan: Number,
-    },
-    /// Lost positions that are neither left out nor above what the entry holds.
-    #[error("what entry {change} says is lost has to be left out of {kind}")]
-    NotLeftOut {
-        /// The change.
-        change: Number,
-        /// The entry's kind.
-        kind: &'static str,
-    },
-    /// A unit that was replaced or is not needed any more.
-    #[error("entry {number} is no current unit")]
-    NotCurrent {
-        /// The entry named.
-        number: Number,
-    },
-    /// Units that do not follow each other, or a result that is not what they hold.
-    #[error("the units do not make up what is to replace them: {why}")]
-    NotTheSame {
-        /// How they differ.
-        why: &'static str,
-    },
-    /// A compacted unit that a boundary would cut through.
-    #[error("the boundary of version {version} lies inside the compacted epochs")]
-    Inside {
-        /// The version.
-        version: VersionId,
-    },
-    /// A leap that leaves a version behind.
-    #[error("a boundary above the frontier must name all active versions; {missing} is missing")]
-    Leap {
-        /// A version that is missing.
-        missing: VersionId,
-    },
-    /// The first boundary of a version lies below the frontier at its declaration.
-    #[error("the first boundary of version {version} must reach the frontier at its declaration")]
-    First {
-        /// The version.
-        version: VersionId,
-    },
-}
-
 impl Ledger {
     /// The state after `entries`.
     ///
@@ -397,52 +183,6 @@ impl Ledger {
     /// The versions that are folded and built, in order.
     pub fn active(&self) -> Vec<VersionId> {
         self.versions.iter().filter(|(_, v)| v.active).map(|(id, _)| id.clone()).collect()
-    }
-
-    /// Whether `body` may be entry `number`, given `self.number` entries before it.
-    ///
-    /// # Errors
-    /// The rule it breaks.
-    pub fn check(&self, number: Number, body: &Body) -> Result<(), Refusal> {
-        if number != self.number + 1 {
-            return Err(Refusal::Number { number, after: self.number });
-        }
-        if (number == 1) != matches!(body, Body::Created { .. }) {
-            return Err(Refusal::Place { kind: body.kind(), number });
-        }
-        if number > 1 && body.needs_format() > self.format {
-            return Err(Refusal::NeedsFormat { kind: body.kind(), format: body.needs_format(), now: self.format });
-        }
-        match body {
-            Body::Created { format, .. } | Body::Format { format } => match *format {
-                format if format > FORMAT => Err(Refusal::Format { format }),
-                format if format < self.format => Err(Refusal::OlderFormat { format, now: self.format }),
-                _ => Ok(()),
-            },
-            Body::Declared { version, .. } => self.expect_active(version, false),
-            Body::Retired { versions } => self.check_retired(versions),
-            Body::Selected { version } => {
-                self.expect_active(version, true)?;
-                match self.versions[version].complete() {
-                    true => Ok(()),
-                    false => Err(Refusal::Building { version: version.clone() }),
-                }
-            }
-            Body::Archived { ranges, .. } => starts_at("archived", ranges, |at| self.archived(at)),
-            Body::Folded { ranges, versions, .. } => {
-                starts_at("folded", ranges, |at| self.frontier(at))?;
-                let (has, active) = (sorted(versions), self.active());
-                if has != active { Err(Refusal::Versions { has, active }) } else { Ok(()) }
-            }
-            Body::Lost { ranges, .. } => self.check_lost(ranges),
-            Body::Quarantined { ranges, .. } => self.check_change("quarantined", ranges),
-            Body::Lifted { quarantine, .. } => self.check_lifted(*quarantine),
-            Body::Compacted { replaces, ranges, versions, holes, .. } => {
-                self.check_compacted(replaces, ranges, versions, holes)
-            }
-            Body::CompactedArchive { replaces, ranges, .. } => self.check_compacted_archive(replaces, ranges),
-            Body::Published { plan, boundary, versions } => self.check_published(*plan, boundary, versions),
-        }
     }
 
     /// Appends `entry`.
@@ -582,194 +322,9 @@ impl Ledger {
         self.versions.get_mut(version).expect("checked before it is applied")
     }
 
-    fn expect_active(&self, version: &VersionId, want: bool) -> Result<(), Refusal> {
-        let active = self.versions.get(version).is_some_and(|v| v.active);
-        if active == want { Ok(()) } else { Err(Refusal::Active { version: version.clone(), active }) }
-    }
-
-    fn check_retired(&self, versions: &[VersionId]) -> Result<(), Refusal> {
-        if versions.is_empty() {
-            return Err(Refusal::Empty { kind: "retired" });
-        }
-        for version in versions {
-            self.expect_active(version, true)?;
-            let view = &self.versions[version].view;
-            let dropped = self.versions.iter().all(|(id, v)| !v.active || v.view != *view || versions.contains(id));
-            if !dropped && self.served(view) == Some(version) {
-                return Err(Refusal::Served { version: version.clone() });
-            }
-        }
-        Ok(())
-    }
-
     fn change(&mut self, number: Number, kind: ChangeKind, ranges: &Ranges, reason: &str) {
         let (ranges, reason) = (ranges.clone(), reason.to_string());
         self.changes.push(Change { number, kind, ranges, reason, lifted: None });
-    }
-
-    /// A change names something that no other change in force speaks of.
-    fn check_change(&self, kind: &'static str, ranges: &Ranges) -> Result<(), Refusal> {
-        if ranges.is_empty() {
-            return Err(Refusal::Empty { kind });
-        }
-        for (at, span) in ranges.iter() {
-            for change in self.changes.iter().filter(|change| change.lifted.is_none()) {
-                if change.ranges.get(at).is_some_and(|other| other.start < span.end && other.end > span.start) {
-                    let (start, end, by) = (span.start, span.end, change.number);
-                    return Err(Refusal::Overlaps { at: at.clone(), start, end, by });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn check_lost(&self, ranges: &Ranges) -> Result<(), Refusal> {
-        for (at, span) in ranges.iter() {
-            if span.start < self.archived(at) {
-                let (start, archived) = (span.start, self.archived(at));
-                return Err(Refusal::Archived { at: at.clone(), start, archived });
-            }
-        }
-        // A quarantine of what is lost is no obstacle: both leave it out.
-        let lost = self.changes.iter().filter(|change| change.kind == ChangeKind::Lost);
-        for change in lost {
-            for (at, span) in ranges.iter() {
-                if change.ranges.get(at).is_some_and(|other| other.start < span.end && other.end > span.start) {
-                    let (start, end, by) = (span.start, span.end, change.number);
-                    return Err(Refusal::Overlaps { at: at.clone(), start, end, by });
-                }
-            }
-        }
-        if ranges.is_empty() { Err(Refusal::Empty { kind: "lost" }) } else { Ok(()) }
-    }
-
-    fn check_lifted(&self, number: Number) -> Result<(), Refusal> {
-        let in_force = |change: &Change| change.kind == ChangeKind::Quarantined && change.lifted.is_none();
-        match self.changes.iter().any(|change| change.number == number && in_force(change)) {
-            true => Ok(()),
-            false => Err(Refusal::NoQuarantine { number }),
-        }
-    }
-
-    /// Units that follow each other in the ledger become one (rule 26).
-    fn check_compacted(
-        &self,
-        replaces: &[Number],
-        ranges: &Ranges,
-        versions: &[VersionId],
-        holes: &[Number],
-    ) -> Result<(), Refusal> {
-        let Some(first) = replaces.first() else { return Err(Refusal::Empty { kind: "compacted" }) };
-        let numbers: Vec<Number> = self.units.iter().map(|unit| unit.number).collect();
-        let at = numbers.iter().position(|number| number == first).ok_or(Refusal::NotCurrent { number: *first })?;
-        if let Some(gone) = replaces.iter().find(|number| !numbers.contains(number)) {
-            return Err(Refusal::NotCurrent { number: *gone });
-        }
-        if numbers[at..].iter().take(replaces.len()).ne(replaces) {
-            return Err(Refusal::NotTheSame { why: "they do not follow each other" });
-        }
-        let units = &self.units[at..at + replaces.len()];
-        if !same_positions(ranges, units.iter().map(|unit| &unit.ranges)) {
-            return Err(Refusal::NotTheSame { why: "the positions differ" });
-        }
-        for change in holes.iter().filter_map(|number| self.change_at(*number)) {
-            if units.iter().any(|unit| unit.touches(change) && !unit.holes.contains(&change.number)) {
-                return Err(Refusal::NotTheSame { why: "one leaves out what another counts" });
-            }
-        }
-        let of_all = sorted(holes);
-        if of_all != sorted(&units.iter().flat_map(|unit| unit.holes.iter().copied()).collect::<BTreeSet<_>>()) {
-            return Err(Refusal::NotTheSame { why: "the holes differ" });
-        }
-        for (id, version) in self.versions.iter().filter(|(_, version)| version.active) {
-            let has = units.iter().filter(|unit| unit.versions.contains(id)).count();
-            if has != if versions.contains(id) { units.len() } else { 0 } {
-                return Err(Refusal::NotTheSame { why: "the versions differ" });
-            }
-            let cut = version.needs_from();
-            if !ranges.below(cut) && !ranges.above(cut) {
-                return Err(Refusal::Inside { version: id.clone() });
-            }
-        }
-        // Also a boundary of versions that are retired: the next one starts from it.
-        if !ranges.below(&self.boundary) && !ranges.above(&self.boundary) {
-            return Err(Refusal::NotTheSame { why: "the newest boundary lies inside" });
-        }
-        Ok(())
-    }
-
-    /// Archive files that follow each other and were decoded alike become one.
-    fn check_compacted_archive(&self, replaces: &[Number], ranges: &Ranges) -> Result<(), Refusal> {
-        let Some(first) = replaces.first() else { return Err(Refusal::Empty { kind: "compacted_archive" }) };
-        let at = self.archive.iter().position(|unit| unit.number == *first);
-        let at = at.ok_or(Refusal::NotCurrent { number: *first })?;
-        let units = &self.archive[at..(at + replaces.len()).min(self.archive.len())];
-        if units.iter().map(|unit| unit.number).ne(replaces.iter().copied()) {
-            return Err(Refusal::NotTheSame { why: "they do not follow each other" });
-        }
-        if units.iter().any(|unit| unit.decoding != units[0].decoding) {
-            return Err(Refusal::NotTheSame { why: "they were decoded by different definitions" });
-        }
-        match same_positions(ranges, units.iter().map(|unit| &unit.ranges)) {
-            true => Ok(()),
-            false => Err(Refusal::NotTheSame { why: "the positions differ" }),
-        }
-    }
-
-    fn check_published(&self, plan: Number, boundary: &Offsets, versions: &[PublishedVersion]) -> Result<(), Refusal> {
-        if versions.is_empty() {
-            return Err(Refusal::Empty { kind: "published" });
-        }
-        if plan > self.number {
-            return Err(Refusal::Plan { plan, number: self.number + 1 });
-        }
-        let mut names = BTreeSet::new();
-        if let Some(twice) = versions.iter().find(|published| !names.insert(&published.version)) {
-            return Err(Refusal::Twice { version: twice.version.clone() });
-        }
-        let boundary = &self.origins.clone().max(boundary);
-        for (at, next) in boundary.iter() {
-            if next > self.archived(at) {
-                return Err(Refusal::NotArchived { at: at.clone(), boundary: next, archived: self.archived(at) });
-            }
-        }
-        if let Some(unit) = self.units.iter().find(|u| !u.ranges.below(boundary) && !u.ranges.above(boundary)) {
-            return Err(Refusal::Torn { unit: unit.number });
-        }
-        if let Some(by) = self.changed_since(plan, boundary) {
-            return Err(Refusal::Changed { by, plan });
-        }
-        for published in versions {
-            let lost = |change: &&Change| change.kind == ChangeKind::Lost && change.reaches_below(boundary);
-            if let Some(change) = self.changes.iter().filter(lost).find(|c| !published.holes.contains(&c.number)) {
-                return Err(Refusal::NotLeftOut { change: change.number, kind: "published" });
-            }
-            if let Some(number) = published.holes.iter().find(|number| self.change_at(**number).is_none()) {
-                return Err(Refusal::NoQuarantine { number: *number });
-            }
-            self.expect_active(&published.version, true)?;
-            let version = &self.versions[&published.version];
-            for by in [Some(version.declared), version.published].into_iter().flatten() {
-                if by > plan {
-                    return Err(Refusal::Overtaken { version: published.version.clone(), by, plan });
-                }
-            }
-            match &version.boundary {
-                Some(before) if !boundary.reaches(before) => {
-                    return Err(Refusal::Backwards { version: published.version.clone() });
-                }
-                None if !boundary.reaches(&version.declared_at) => {
-                    return Err(Refusal::First { version: published.version.clone() });
-                }
-                _ => {}
-            }
-        }
-        let leaps = boundary.iter().any(|(at, next)| next > self.frontier(at));
-        let missing = || self.active().into_iter().find(|id| versions.iter().all(|p| p.version != *id));
-        match leaps.then(missing).flatten() {
-            Some(missing) => Err(Refusal::Leap { missing }),
-            None => Ok(()),
-        }
     }
 }
 
@@ -777,12 +332,6 @@ impl Ledger {
     /// The change that entry `number` made.
     pub fn change_at(&self, number: Number) -> Option<&Change> {
         self.changes.iter().find(|change| change.number == number)
-    }
-
-    /// A change after `plan` whose positions reach below `boundary` (rule 12).
-    fn changed_since(&self, plan: Number, boundary: &Offsets) -> Option<Number> {
-        let changes = self.changes.iter().filter(|change| change.reaches_below(boundary));
-        changes.flat_map(|change| [Some(change.number), change.lifted]).flatten().find(|by| *by > plan)
     }
 
     /// The leader epoch of what lies before the position `next` of `at`, if it is known. An epoch belongs to the position at which it was
@@ -806,9 +355,8 @@ impl Ledger {
     /// The `lost` entries that speak of positions in `[from, to)` of `at`.
     pub fn lost_between(&self, at: &TopicPartition, from: i64, to: i64) -> impl Iterator<Item = Number> {
         let lost = self.changes.iter().filter(|change| change.kind == ChangeKind::Lost);
-        let touches =
-            move |change: &&Change| change.ranges.get(at).is_some_and(|span| span.start < to && span.end > from);
-        lost.filter(touches).map(|change| change.number)
+        let between = crate::Span::new(from, to);
+        lost.filter(move |change| change.overlaps(at, &between)).map(|change| change.number)
     }
 }
 
@@ -826,23 +374,6 @@ impl ArchiveCounts {
     }
 }
 
-fn starts_at(kind: &'static str, ranges: &Ranges, frontier: impl Fn(&TopicPartition) -> i64) -> Result<(), Refusal> {
-    if ranges.is_empty() {
-        return Err(Refusal::Empty { kind });
-    }
-    for (at, span) in ranges.iter().filter(|(_, span)| !span.is_empty()) {
-        if span.start != frontier(at) {
-            return Err(Refusal::Start { kind, at: at.clone(), start: span.start, frontier: frontier(at) });
-        }
-    }
-    Ok(())
-}
-
-fn list(versions: &[VersionId]) -> String {
-    let names: Vec<&str> = versions.iter().map(|version| version.0.as_str()).collect();
-    format!("[{}]", names.join(", "))
-}
-
 fn note_epochs(epochs: &mut BTreeMap<TopicPartition, i32>, ranges: &Ranges) {
     for (at, span) in ranges.iter() {
         match span.leader_epoch {
@@ -852,23 +383,7 @@ fn note_epochs(epochs: &mut BTreeMap<TopicPartition, i32>, ranges: &Ranges) {
     }
 }
 
-/// Whether `ranges` are the positions of `parts`, which follow each other in every partition.
-fn same_positions<'a>(ranges: &Ranges, parts: impl Iterator<Item = &'a Ranges>) -> bool {
-    let mut joined: BTreeMap<&TopicPartition, (i64, i64)> = BTreeMap::new();
-    for part in parts {
-        for (at, span) in part.iter().filter(|(_, span)| !span.is_empty()) {
-            let known = joined.entry(at).or_insert((span.start, span.start));
-            if known.1 != span.start {
-                return false;
-            }
-            known.1 = span.end;
-        }
-    }
-    let whole = ranges.iter().filter(|(_, span)| !span.is_empty()).map(|(at, span)| (at, (span.start, span.end)));
-    joined.into_iter().eq(whole)
-}
-
-fn sorted<'a, T: Ord + Clone + 'a>(items: impl IntoIterator<Item = &'a T>) -> Vec<T> {
+pub(crate) fn sorted<'a, T: Ord + Clone + 'a>(items: impl IntoIterator<Item = &'a T>) -> Vec<T> {
     let mut items: Vec<T> = items.into_iter().cloned().collect();
     items.sort();
     items

@@ -6,7 +6,8 @@
 //!
 //! - [`offsets`]: partitions, offset vectors, ranges
 //! - [`entry`]: what an entry says
-//! - [`ledger`]: replay, and the rules an entry is checked by
+//! - [`ledger`] replays
+//! - `check`, `refusal`: the rules an entry is checked by
 //! - [`decide`]: boundaries, batch plans, the served version
 //! - [`cover`]: which units make an answer
 //! - [`change`]: positions that are left out: lost, quarantined
@@ -14,6 +15,7 @@
 //! - [`names`] holds identifiers
 
 pub mod change;
+mod check;
 pub mod cover;
 pub mod decide;
 pub mod entry;
@@ -21,14 +23,16 @@ pub mod ledger;
 pub mod names;
 pub mod offsets;
 mod orphan;
+mod refusal;
 
 pub use change::{Change, ChangeKind, Hole};
 pub use cover::{Chain, Cover, Gap, Holes, LiveUnit, chain};
 pub use decide::{BatchPlan, Mode, Toward, VersionPlan};
 pub use entry::{ArchiveCounts, Body, Entry, File, PublishedVersion};
-pub use ledger::{ArchiveUnit, Ledger, Refusal, Unit, VersionState};
+pub use ledger::{ArchiveUnit, Ledger, Unit, VersionState};
 pub use names::{Nonce, Number, VersionId};
 pub use offsets::{Offsets, Ranges, Span, TopicPartition};
+pub use refusal::Refusal;
 
 /// The newest ledger format that this binary reads and writes.
 ///

@@ -1,0 +1,272 @@
+//! Whether an entry may stand at its number: the rules, one function per kind of entry.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::FORMAT;
+use crate::change::{Change, ChangeKind};
+use crate::entry::{Body, PublishedVersion};
+use crate::ledger::{Ledger, sorted};
+use crate::names::{Number, VersionId};
+use crate::offsets::{Offsets, Ranges, TopicPartition};
+use crate::refusal::Refusal;
+
+impl Ledger {
+    /// Whether `body` may be entry `number`, given `self.number` entries before it.
+    ///
+    /// # Errors
+    /// The rule it breaks.
+    pub fn check(&self, number: Number, body: &Body) -> Result<(), Refusal> {
+        if number != self.number + 1 {
+            return Err(Refusal::Number { number, after: self.number });
+        }
+        if (number == 1) != matches!(body, Body::Created { .. }) {
+            return Err(Refusal::Place { kind: body.kind(), number });
+        }
+        if number > 1 && body.needs_format() > self.format {
+            return Err(Refusal::NeedsFormat { kind: body.kind(), format: body.needs_format(), now: self.format });
+        }
+        match body {
+            Body::Created { format, .. } | Body::Format { format } => match *format {
+                format if format > FORMAT => Err(Refusal::Format { format }),
+                format if format < self.format => Err(Refusal::OlderFormat { format, now: self.format }),
+                _ => Ok(()),
+            },
+            Body::Declared { version, .. } => self.expect_active(version, false),
+            Body::Retired { versions } => self.check_retired(versions),
+            Body::Selected { version } => {
+                self.expect_active(version, true)?;
+                match self.versions[version].complete() {
+                    true => Ok(()),
+                    false => Err(Refusal::Building { version: version.clone() }),
+                }
+            }
+            Body::Archived { ranges, .. } => starts_at("archived", ranges, |at| self.archived(at)),
+            Body::Folded { ranges, versions, .. } => {
+                starts_at("folded", ranges, |at| self.frontier(at))?;
+                let (has, active) = (sorted(versions), self.active());
+                if has != active { Err(Refusal::Versions { has, active }) } else { Ok(()) }
+            }
+            Body::Lost { ranges, .. } => self.check_lost(ranges),
+            Body::Quarantined { ranges, .. } => self.check_quarantined(ranges),
+            Body::Lifted { quarantine, .. } => self.check_lifted(*quarantine),
+            Body::Compacted { replaces, ranges, versions, holes, .. } => {
+                self.check_compacted(replaces, ranges, versions, holes)
+            }
+            Body::CompactedArchive { replaces, ranges, .. } => self.check_compacted_archive(replaces, ranges),
+            Body::Published { plan, boundary, versions } => self.check_published(*plan, boundary, versions),
+        }
+    }
+
+    fn expect_active(&self, version: &VersionId, want: bool) -> Result<(), Refusal> {
+        let active = self.versions.get(version).is_some_and(|v| v.active);
+        if active == want { Ok(()) } else { Err(Refusal::Active { version: version.clone(), active }) }
+    }
+
+    fn check_retired(&self, versions: &[VersionId]) -> Result<(), Refusal> {
+        if versions.is_empty() {
+            return Err(Refusal::Empty { kind: "retired" });
+        }
+        for version in versions {
+            self.expect_active(version, true)?;
+            let view = &self.versions[version].view;
+            let dropped = self.versions.iter().all(|(id, v)| !v.active || v.view != *view || versions.contains(id));
+            if !dropped && self.served(view) == Some(version) {
+                return Err(Refusal::Served { version: version.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// A quarantine names something that no other change in force speaks of.
+    fn check_quarantined(&self, ranges: &Ranges) -> Result<(), Refusal> {
+        self.check_apart("quarantined", ranges, |change| change.lifted.is_none())
+    }
+
+    fn check_lost(&self, ranges: &Ranges) -> Result<(), Refusal> {
+        for (at, span) in ranges.iter() {
+            if span.start < self.archived(at) {
+                let (start, archived) = (span.start, self.archived(at));
+                return Err(Refusal::Archived { at: at.clone(), start, archived });
+            }
+        }
+        // A quarantine of what is lost is no obstacle: both leave it out.
+        self.check_apart("lost", ranges, |change| change.kind == ChangeKind::Lost)
+    }
+
+    /// That `ranges` hold something, and nothing that one of these changes speaks of.
+    fn check_apart(&self, kind: &'static str, ranges: &Ranges, these: impl Fn(&Change) -> bool) -> Result<(), Refusal> {
+        if ranges.is_empty() {
+            return Err(Refusal::Empty { kind });
+        }
+        for change in self.changes.iter().filter(|change| these(change)) {
+            if let Some((at, span)) = ranges.iter().find(|(at, span)| change.overlaps(at, span)) {
+                let (start, end, by) = (span.start, span.end, change.number);
+                return Err(Refusal::Overlaps { at: at.clone(), start, end, by });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_lifted(&self, number: Number) -> Result<(), Refusal> {
+        let in_force = |change: &Change| change.kind == ChangeKind::Quarantined && change.lifted.is_none();
+        match self.changes.iter().any(|change| change.number == number && in_force(change)) {
+            true => Ok(()),
+            false => Err(Refusal::NoQuarantine { number }),
+        }
+    }
+
+    /// Units that follow each other in the ledger become one (rule 26).
+    fn check_compacted(
+        &self,
+        replaces: &[Number],
+        ranges: &Ranges,
+        versions: &[VersionId],
+        holes: &[Number],
+    ) -> Result<(), Refusal> {
+        let Some(first) = replaces.first() else { return Err(Refusal::Empty { kind: "compacted" }) };
+        let numbers: Vec<Number> = self.units.iter().map(|unit| unit.number).collect();
+        let at = numbers.iter().position(|number| number == first).ok_or(Refusal::NotCurrent { number: *first })?;
+        if let Some(gone) = replaces.iter().find(|number| !numbers.contains(number)) {
+            return Err(Refusal::NotCurrent { number: *gone });
+        }
+        if numbers[at..].iter().take(replaces.len()).ne(replaces) {
+            return Err(Refusal::NotTheSame { why: "they do not follow each other" });
+        }
+        let units = &self.units[at..at + replaces.len()];
+        if !same_positions(ranges, units.iter().map(|unit| &unit.ranges)) {
+            return Err(Refusal::NotTheSame { why: "the positions differ" });
+        }
+        for change in holes.iter().filter_map(|number| self.change_at(*number)) {
+            if units.iter().any(|unit| unit.touches(change) && !unit.holes.contains(&change.number)) {
+                return Err(Refusal::NotTheSame { why: "one leaves out what another counts" });
+            }
+        }
+        let of_all = sorted(holes);
+        if of_all != sorted(&units.iter().flat_map(|unit| unit.holes.iter().copied()).collect::<BTreeSet<_>>()) {
+            return Err(Refusal::NotTheSame { why: "the holes differ" });
+        }
+        for (id, version) in self.versions.iter().filter(|(_, version)| version.active) {
+            let has = units.iter().filter(|unit| unit.versions.contains(id)).count();
+            if has != if versions.contains(id) { units.len() } else { 0 } {
+                return Err(Refusal::NotTheSame { why: "the versions differ" });
+            }
+            let cut = version.needs_from();
+            if !ranges.below(cut) && !ranges.above(cut) {
+                return Err(Refusal::Inside { version: id.clone() });
+            }
+        }
+        // Also a boundary of versions that are retired: the next one starts from it.
+        if !ranges.below(&self.boundary) && !ranges.above(&self.boundary) {
+            return Err(Refusal::NotTheSame { why: "the newest boundary lies inside" });
+        }
+        Ok(())
+    }
+
+    /// Archive files that follow each other and were decoded alike become one.
+    fn check_compacted_archive(&self, replaces: &[Number], ranges: &Ranges) -> Result<(), Refusal> {
+        let Some(first) = replaces.first() else { return Err(Refusal::Empty { kind: "compacted_archive" }) };
+        let at = self.archive.iter().position(|unit| unit.number == *first);
+        let at = at.ok_or(Refusal::NotCurrent { number: *first })?;
+        let units = &self.archive[at..(at + replaces.len()).min(self.archive.len())];
+        if units.iter().map(|unit| unit.number).ne(replaces.iter().copied()) {
+            return Err(Refusal::NotTheSame { why: "they do not follow each other" });
+        }
+        if units.iter().any(|unit| unit.decoding != units[0].decoding) {
+            return Err(Refusal::NotTheSame { why: "they were decoded by different definitions" });
+        }
+        match same_positions(ranges, units.iter().map(|unit| &unit.ranges)) {
+            true => Ok(()),
+            false => Err(Refusal::NotTheSame { why: "the positions differ" }),
+        }
+    }
+
+    fn check_published(&self, plan: Number, boundary: &Offsets, versions: &[PublishedVersion]) -> Result<(), Refusal> {
+        if versions.is_empty() {
+            return Err(Refusal::Empty { kind: "published" });
+        }
+        if plan > self.number {
+            return Err(Refusal::Plan { plan, number: self.number + 1 });
+        }
+        let mut names = BTreeSet::new();
+        if let Some(twice) = versions.iter().find(|published| !names.insert(&published.version)) {
+            return Err(Refusal::Twice { version: twice.version.clone() });
+        }
+        let boundary = &self.origins.clone().max(boundary);
+        for (at, next) in boundary.iter() {
+            if next > self.archived(at) {
+                return Err(Refusal::NotArchived { at: at.clone(), boundary: next, archived: self.archived(at) });
+            }
+        }
+        if let Some(unit) = self.units.iter().find(|u| !u.ranges.below(boundary) && !u.ranges.above(boundary)) {
+            return Err(Refusal::Torn { unit: unit.number });
+        }
+        if let Some(by) = self.changed_since(plan, boundary) {
+            return Err(Refusal::Changed { by, plan });
+        }
+        for published in versions {
+            let lost = |change: &&Change| change.kind == ChangeKind::Lost && change.reaches_below(boundary);
+            if let Some(change) = self.changes.iter().filter(lost).find(|c| !published.holes.contains(&c.number)) {
+                return Err(Refusal::NotLeftOut { change: change.number, kind: "published" });
+            }
+            if let Some(number) = published.holes.iter().find(|number| self.change_at(**number).is_none()) {
+                return Err(Refusal::NoQuarantine { number: *number });
+            }
+            self.expect_active(&published.version, true)?;
+            let version = &self.versions[&published.version];
+            for by in [Some(version.declared), version.published].into_iter().flatten() {
+                if by > plan {
+                    return Err(Refusal::Overtaken { version: published.version.clone(), by, plan });
+                }
+            }
+            match &version.boundary {
+                Some(before) if !boundary.reaches(before) => {
+                    return Err(Refusal::Backwards { version: published.version.clone() });
+                }
+                None if !boundary.reaches(&version.declared_at) => {
+                    return Err(Refusal::First { version: published.version.clone() });
+                }
+                _ => {}
+            }
+        }
+        let leaps = boundary.iter().any(|(at, next)| next > self.frontier(at));
+        let missing = || self.active().into_iter().find(|id| versions.iter().all(|p| p.version != *id));
+        match leaps.then(missing).flatten() {
+            Some(missing) => Err(Refusal::Leap { missing }),
+            None => Ok(()),
+        }
+    }
+
+    /// A change after `plan` whose positions reach below `boundary` (rule 12).
+    fn changed_since(&self, plan: Number, boundary: &Offsets) -> Option<Number> {
+        let changes = self.changes.iter().filter(|change| change.reaches_below(boundary));
+        changes.flat_map(|change| [Some(change.number), change.lifted]).flatten().find(|by| *by > plan)
+    }
+}
+
+fn starts_at(kind: &'static str, ranges: &Ranges, frontier: impl Fn(&TopicPartition) -> i64) -> Result<(), Refusal> {
+    if ranges.is_empty() {
+        return Err(Refusal::Empty { kind });
+    }
+    for (at, span) in ranges.iter().filter(|(_, span)| !span.is_empty()) {
+        if span.start != frontier(at) {
+            return Err(Refusal::Start { kind, at: at.clone(), start: span.start, frontier: frontier(at) });
+        }
+    }
+    Ok(())
+}
+
+/// Whether `ranges` are the positions of `parts`, which follow each other in every partition.
+fn same_positions<'a>(ranges: &Ranges, parts: impl Iterator<Item = &'a Ranges>) -> bool {
+    let mut joined: BTreeMap<&TopicPartition, (i64, i64)> = BTreeMap::new();
+    for part in parts {
+        for (at, span) in part.iter().filter(|(_, span)| !span.is_empty()) {
+            let known = joined.entry(at).or_insert((span.start, span.start));
+            if known.1 != span.start {
+                return false;
+            }
+            known.1 = span.end;
+        }
+    }
+    let whole = ranges.iter().filter(|(_, span)| !span.is_empty()).map(|(at, span)| (at, (span.start, span.end)));
+    joined.into_iter().eq(whole)
+}
