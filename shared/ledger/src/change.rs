@@ -1,4 +1,5 @@
-//! Positions that are left out of what is counted: lost before they were archived, or quarantined by a person.
+//! Positions that are left out of what is counted: lost before they were archived, quarantined by a person, or, for versions that
+//! were declared afterwards, expired from the archive.
 //!
 //! A unit (batch view, delta, live unit) names the changes that its content leaves out. Everything else that a change says of
 //! positions below an answer's f is pending: it is still counted.
@@ -8,12 +9,12 @@ use serde::{Deserialize, Serialize};
 use crate::names::Number;
 use crate::offsets::{Offsets, Ranges, Span, TopicPartition};
 
-/// A `lost` or `quarantined` entry, and whether it was lifted.
+/// A `lost`, `quarantined` or `expired` entry, and whether it was lifted.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Change {
     /// Its entry.
     pub number: Number,
-    /// Which of the two.
+    /// Which of them.
     pub kind: ChangeKind,
     /// The positions.
     pub ranges: Ranges,
@@ -32,6 +33,8 @@ pub enum ChangeKind {
     Lost,
     /// Somebody wants them left out.
     Quarantined,
+    /// They left the archive. A version that was active then has them in its base view.
+    Expired,
 }
 
 impl Change {

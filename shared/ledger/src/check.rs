@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::FORMAT;
 use crate::change::{Change, ChangeKind};
-use crate::entry::{Body, PublishedVersion};
+use crate::entry::{BaseView, Body, PublishedVersion};
 use crate::ledger::{Ledger, sorted};
 use crate::names::{Number, VersionId};
 use crate::offsets::{Offsets, Ranges, TopicPartition};
@@ -49,6 +49,7 @@ impl Ledger {
             Body::Lost { ranges, .. } => self.check_lost(ranges),
             Body::Quarantined { ranges, .. } => self.check_quarantined(ranges),
             Body::Lifted { quarantine, .. } => self.check_lifted(*quarantine),
+            Body::Expired { plan, below, bases } => self.check_expired(*plan, below, bases),
             Body::Compacted { replaces, ranges, versions, holes, .. } => {
                 self.check_compacted(replaces, ranges, versions, holes)
             }
@@ -79,7 +80,26 @@ impl Ledger {
 
     /// A quarantine names something that no other change in force speaks of.
     fn check_quarantined(&self, ranges: &Ranges) -> Result<(), Refusal> {
-        self.check_apart("quarantined", ranges, |change| change.lifted.is_none())
+        self.check_not_gone("quarantined", ranges)?;
+        self.check_apart("quarantined", ranges, |change| change.lifted.is_none() && change.kind != ChangeKind::Expired)
+    }
+
+    /// That no base view holds some of `ranges`: nothing can be taken out of it or put in (rule 27).
+    fn check_not_gone(&self, kind: &'static str, ranges: &Ranges) -> Result<(), Refusal> {
+        let Some(by) = self.expired_by() else { return Ok(()) };
+        for (at, span) in ranges.iter() {
+            let bases = self.versions.values().filter(|version| version.active).filter_map(|v| v.base.as_ref());
+            let end = bases.map(|base| base.boundary.or_zero(at)).max().unwrap_or(0).max(self.expired.or_zero(at));
+            if span.start < end {
+                return Err(Refusal::Gone { kind, at: at.clone(), start: span.start, end, by });
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest entry that removed some of the archive.
+    pub(crate) fn expired_by(&self) -> Option<Number> {
+        self.changes.iter().rev().find(|change| change.kind == ChangeKind::Expired).map(|change| change.number)
     }
 
     fn check_lost(&self, ranges: &Ranges) -> Result<(), Refusal> {
@@ -109,9 +129,87 @@ impl Ledger {
 
     fn check_lifted(&self, number: Number) -> Result<(), Refusal> {
         let in_force = |change: &Change| change.kind == ChangeKind::Quarantined && change.lifted.is_none();
-        match self.changes.iter().any(|change| change.number == number && in_force(change)) {
-            true => Ok(()),
-            false => Err(Refusal::NoQuarantine { number }),
+        match self.change_at(number).filter(|change| in_force(change)) {
+            Some(change) => self.check_not_gone("lifted", &change.ranges),
+            None => Err(Refusal::NoQuarantine { number }),
+        }
+    }
+
+    /// What leaves the archive lies below every boundary, and every active version has a base view that stands for it (rule 27).
+    fn check_expired(&self, plan: Number, below: &Offsets, bases: &[BaseView]) -> Result<(), Refusal> {
+        if plan > self.number {
+            return Err(Refusal::Plan { plan, number: self.number + 1 });
+        }
+        if below.iter().all(|(at, end)| end <= self.kept_from(at)) {
+            return Err(Refusal::Empty { kind: "expired" });
+        }
+        if let Some(by) = self.expired_by().filter(|by| *by > plan) {
+            return Err(Refusal::Expired { by, plan });
+        }
+        if let Some((id, _)) = self.building().next() {
+            return Err(Refusal::Building { version: id.clone() });
+        }
+        let (has, active) = (sorted(bases.iter().map(|base| &base.version)), self.active());
+        if has != active {
+            return Err(Refusal::Versions { has, active });
+        }
+        if bases.is_empty() {
+            return Err(Refusal::Empty { kind: "expired" });
+        }
+        let kept = self.origins.clone().max(&self.expired).max(below);
+        for base in bases {
+            let version = &self.versions[&base.version];
+            let before = version.base.as_ref().map(|base| &base.boundary);
+            let most = version.boundary.as_ref().unwrap_or(&self.origins);
+            let all: BTreeSet<_> = kept.iter().chain(base.boundary.iter()).map(|(at, _)| at).collect();
+            for at in all {
+                // Where nothing was removed, nothing is looked back at that is gone.
+                let gone = kept.or_zero(at) > self.origin(at);
+                let least = kept.or_zero(at) + if gone { base.lookback } else { 0 };
+                let least = least.max(before.map_or(0, |before| before.or_zero(at)));
+                let (boundary, most) = (base.boundary.or_zero(at).max(self.origin(at)), most.or_zero(at));
+                if boundary < least || boundary > most.max(self.origin(at)) {
+                    let (version, at) = (base.version.clone(), at.clone());
+                    return Err(Refusal::Base { version, at, boundary, least, most });
+                }
+            }
+            if let Some(by) = self.changed_since(plan, &base.boundary) {
+                return Err(Refusal::Changed { by, plan });
+            }
+            self.check_left_out("expired", &base.version, &base.boundary, &base.holes, true)?;
+            let quarantines = self.changes.iter().filter(|c| c.kind == ChangeKind::Quarantined && c.lifted.is_none());
+            for change in quarantines.filter(|change| change.reaches_below(&base.boundary)) {
+                if !change.ranges.below(&base.boundary) || !base.holes.contains(&change.number) {
+                    return Err(Refusal::NotLeftOut { change: change.number, kind: "expired" });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// That `holes` name what states of a version up to `boundary` have to leave out: all that is lost; all that its base view leaves
+    /// out, if they are made `from_it`; all that left the archive, if it was declared too late for one; and nothing that is not known.
+    fn check_left_out(
+        &self,
+        kind: &'static str,
+        version: &VersionId,
+        boundary: &Offsets,
+        holes: &[Number],
+        from_it: bool,
+    ) -> Result<(), Refusal> {
+        let base = self.versions.get(version).and_then(|version| version.base.as_ref());
+        let must = |change: &&Change| match (change.kind, base) {
+            (ChangeKind::Lost, _) => change.reaches_below(boundary),
+            (ChangeKind::Expired, None) => true,
+            (_, Some(base)) => from_it && base.holes.contains(&change.number),
+            (ChangeKind::Quarantined, None) => false,
+        };
+        if let Some(change) = self.changes.iter().filter(must).find(|change| !holes.contains(&change.number)) {
+            return Err(Refusal::NotLeftOut { change: change.number, kind });
+        }
+        match holes.iter().find(|number| self.change_at(**number).is_none()) {
+            Some(number) => Err(Refusal::NoQuarantine { number: *number }),
+            None => Ok(()),
         }
     }
 
@@ -204,13 +302,7 @@ impl Ledger {
             return Err(Refusal::Changed { by, plan });
         }
         for published in versions {
-            let lost = |change: &&Change| change.kind == ChangeKind::Lost && change.reaches_below(boundary);
-            if let Some(change) = self.changes.iter().filter(lost).find(|c| !published.holes.contains(&c.number)) {
-                return Err(Refusal::NotLeftOut { change: change.number, kind: "published" });
-            }
-            if let Some(number) = published.holes.iter().find(|number| self.change_at(**number).is_none()) {
-                return Err(Refusal::NoQuarantine { number: *number });
-            }
+            self.check_left_out("published", &published.version, boundary, &published.holes, published.full)?;
             self.expect_active(&published.version, true)?;
             let version = &self.versions[&published.version];
             for by in [Some(version.declared), version.published].into_iter().flatten() {
@@ -238,7 +330,9 @@ impl Ledger {
 
     /// A change after `plan` whose positions reach below `boundary` (rule 12).
     fn changed_since(&self, plan: Number, boundary: &Offsets) -> Option<Number> {
-        let changes = self.changes.iter().filter(|change| change.reaches_below(boundary));
+        // What left the archive counts as before, in base views.
+        let changes = self.changes.iter().filter(|change| change.kind != ChangeKind::Expired);
+        let changes = changes.filter(|change| change.reaches_below(boundary));
         changes.flat_map(|change| [Some(change.number), change.lifted]).flatten().find(|by| *by > plan)
     }
 }

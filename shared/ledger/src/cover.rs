@@ -4,7 +4,7 @@
 //! origin ─── batch view ───► b ─── durable units ───► durable frontier ─── live units ───► f
 //! ```
 
-use crate::change::{Hole, joined, parts};
+use crate::change::{ChangeKind, Hole, joined, parts};
 use crate::entry::File;
 use crate::ledger::{Ledger, Unit};
 use crate::names::{Number, VersionId};
@@ -107,7 +107,7 @@ impl Ledger {
                 let parts = parts(change, &from, &to);
                 match left_out.contains(&change.number) {
                     true => holes.extend(parts),
-                    false if change.lifted.is_none() => pending.extend(parts),
+                    false if change.lifted.is_none() && change.kind != ChangeKind::Expired => pending.extend(parts),
                     false => {}
                 }
             }

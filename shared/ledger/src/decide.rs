@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::change::{ChangeKind, Hole, parts};
+use crate::change::{Change, ChangeKind, Hole, parts};
 use crate::entry::File;
 use crate::ledger::{ArchiveUnit, Ledger, Unit, VersionState};
 use crate::names::{Number, VersionId};
-use crate::offsets::Offsets;
+use crate::offsets::{Offsets, TopicPartition};
 
 /// How a batch view is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -46,6 +46,17 @@ pub struct VersionPlan {
     pub keep: Vec<File>,
     /// The `lost` and `quarantined` entries whose positions the batch view leaves out.
     pub holes: Vec<Number>,
+}
+
+/// What is to leave the archive, and the base views to be built before.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ExpiryPlan {
+    /// The ledger number it was planned on.
+    pub plan: Number,
+    /// Up to where the archive's past goes.
+    pub below: Offsets,
+    /// One base view for each active version: where it reaches to, how far its deduplication looks back, and of what it is built.
+    pub bases: Vec<(Offsets, i64, VersionPlan)>,
 }
 
 /// An entry on the way to a version.
@@ -102,7 +113,11 @@ impl Ledger {
             Some(before) if !full && version.published.is_some() => {
                 (Mode::Incremental, before.clone(), version.runs.clone())
             }
-            _ => (Mode::Full, self.origins.clone(), vec![]),
+            // What left the archive stands in the base view alone.
+            _ => match &version.base {
+                Some(base) => (Mode::Full, self.origins.clone().max(&base.boundary), base.runs.clone()),
+                None => (Mode::Full, self.origins.clone(), vec![]),
+            },
         };
         let holes = self.holes_of(version, mode, &from, boundary);
         VersionPlan { version: id.clone(), view: version.view.clone(), mode, from, keep, holes }
@@ -111,9 +126,10 @@ impl Ledger {
     /// What a batch view leaves out (rule 21): everything lost; the quarantines in force that end at or below its boundary. An
     /// incremental run goes on leaving out what its base did, and leaves pending what reaches below where it starts.
     fn holes_of(&self, version: &VersionState, mode: Mode, from: &Offsets, boundary: &Offsets) -> Vec<Number> {
-        let mut holes = match mode {
-            Mode::Full => vec![],
-            Mode::Incremental | Mode::None => version.holes.clone(),
+        let mut holes = match (mode, &version.base) {
+            (Mode::Full, None) => vec![],
+            (Mode::Full, Some(base)) => base.holes.clone(),
+            (Mode::Incremental | Mode::None, _) => version.holes.clone(),
         };
         if mode == Mode::None {
             return holes;
@@ -122,12 +138,70 @@ impl Ledger {
             let left_out = match change.kind {
                 ChangeKind::Lost => change.reaches_below(boundary),
                 ChangeKind::Quarantined => change.lifted.is_none() && change.ranges.below(boundary),
+                ChangeKind::Expired => mode == Mode::Full && version.base.is_none(),
             };
             if left_out && (mode == Mode::Full || change.ranges.above(from)) && !holes.contains(&change.number) {
                 holes.push(change.number);
             }
         }
         holes
+    }
+
+    /// What may leave the archive of what lies below `wish`: nothing above a boundary, nothing while a version is building, nothing
+    /// that a quarantine's middle would be left of (rule 27). `lookback` says how far a version's deduplication looks back.
+    pub fn expirable(&self, wish: &Offsets, lookback: impl Fn(&VersionId) -> i64) -> Option<ExpiryPlan> {
+        let active: Vec<_> = self.versions.iter().filter(|(_, version)| version.active).collect();
+        if active.is_empty() || self.building().next().is_some() {
+            return None;
+        }
+        let mut below: Offsets = wish.iter().map(|(at, next)| (at.clone(), next)).collect();
+        for (id, version) in &active {
+            let boundary = version.boundary.as_ref()?;
+            for (at, next) in &mut below.0 {
+                *next = (*next).min(boundary.get(at).unwrap_or_else(|| self.origin(at)) - lookback(id));
+            }
+        }
+        loop {
+            below.0.retain(|at, next| *next > self.kept_from(at));
+            if below.is_empty() {
+                return None;
+            }
+            let kept = self.origins.clone().max(&self.expired).max(&below);
+            let reach = |(id, version): &(&VersionId, &VersionState)| -> Offsets {
+                let of = |(at, next): (&TopicPartition, i64)| {
+                    let ahead = if next > self.origin(at) { lookback(id) } else { 0 };
+                    let before = version.base.as_ref().map_or(0, |base| base.boundary.or_zero(at));
+                    (at.clone(), (next + ahead).max(before))
+                };
+                kept.iter().map(of).collect()
+            };
+            let reaches: Vec<Offsets> = active.iter().map(reach).collect();
+            let quarantines = self.changes.iter().filter(|c| c.kind == ChangeKind::Quarantined && c.lifted.is_none());
+            let straddles = |c: &&Change| reaches.iter().any(|cut| c.reaches_below(cut) && !c.ranges.below(cut));
+            let Some(change) = quarantines.clone().find(straddles) else {
+                let base = |((id, version), reach): (&(&VersionId, &VersionState), Offsets)| {
+                    let from = version.base.as_ref().map_or(&self.origins, |base| &base.boundary);
+                    let (id, from) = ((*id).clone(), self.origins.clone().max(from));
+                    let holes = self.holes_of(version, Mode::Full, &from, &reach);
+                    let keep = version.base.as_ref().map_or(vec![], |base| base.runs.clone());
+                    let view = version.view.clone();
+                    (reach, lookback(&id), VersionPlan { version: id, view, mode: Mode::Full, from, keep, holes })
+                };
+                let bases = active.iter().zip(reaches).map(base).collect();
+                return Some(ExpiryPlan { plan: self.number, below, bases });
+            };
+            // All of it goes, or nothing: its rows stay until it lies below.
+            let before = below.clone();
+            for (at, span) in change.ranges.iter() {
+                let back = active.iter().map(|(id, _)| lookback(id)).max().unwrap_or(0);
+                if let Some(next) = below.0.get_mut(at) {
+                    *next = (*next).min(span.start - back);
+                }
+            }
+            if below == before {
+                return None;
+            }
+        }
     }
 
     /// The parts of these changes in `[from, to)`.

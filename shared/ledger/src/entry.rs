@@ -149,6 +149,15 @@ pub enum Body {
         /// Parquet files of dead letters.
         dead: Vec<File>,
     },
+    /// The archive's past was removed: what lies below stands in base views alone.
+    Expired {
+        /// The ledger number that it was planned on.
+        plan: Number,
+        /// Up to where. What the archive holds from there on stays.
+        below: Offsets,
+        /// One base view for each active version: full recomputes start from it.
+        bases: Vec<BaseView>,
+    },
     /// Raises what a binary must know to work on this source.
     Format {
         /// The new format.
@@ -168,8 +177,9 @@ impl Body {
 
     /// The ledger format that a binary must know to read this kind of entry.
     pub fn needs_format(&self) -> u32 {
-        use Body::{Compacted, CompactedArchive, Lifted, Lost, Quarantined};
+        use Body::{Compacted, CompactedArchive, Expired, Lifted, Lost, Quarantined};
         match self {
+            Expired { .. } => 3,
             Lost { .. } | Quarantined { .. } | Lifted { .. } | Compacted { .. } | CompactedArchive { .. } => 2,
             _ => 1,
         }
@@ -190,6 +200,7 @@ impl Body {
             Body::Lifted { .. } => "lifted",
             Body::Compacted { .. } => "compacted",
             Body::CompactedArchive { .. } => "compacted_archive",
+            Body::Expired { .. } => "expired",
             Body::Format { .. } => "format",
         }
     }
@@ -198,6 +209,11 @@ impl Body {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 fn is_zero(count: &u64) -> bool {
     *count == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero_offset(offset: &i64) -> bool {
+    *offset == 0
 }
 
 /// A file that an entry names.
@@ -227,6 +243,23 @@ pub struct ArchiveCounts {
     pub absent: u64,
 }
 
+/// The states of one version below a boundary, as they were when the archive's past was removed.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct BaseView {
+    /// The version.
+    pub version: VersionId,
+    /// Up to where it reaches: at least to where the archive begins, and so much further as deduplication looks back.
+    pub boundary: Offsets,
+    /// How many positions before one decide whether it is a duplicate.
+    #[serde(default, skip_serializing_if = "is_zero_offset")]
+    pub lookback: i64,
+    /// Its sorted runs of states.
+    pub runs: Vec<File>,
+    /// The `lost`, `quarantined` and `expired` entries whose positions it leaves out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holes: Vec<Number>,
+}
+
 /// The batch view of one version.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct PublishedVersion {
@@ -236,7 +269,7 @@ pub struct PublishedVersion {
     pub runs: Vec<File>,
     /// Whether it was recomputed from the origin.
     pub full: bool,
-    /// The `lost` and `quarantined` entries whose positions it leaves out.
+    /// The `lost`, `quarantined` and `expired` entries whose positions it leaves out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holes: Vec<Number>,
 }

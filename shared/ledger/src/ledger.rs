@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::change::{Change, ChangeKind};
-use crate::entry::{ArchiveCounts, Body, Entry, File};
+use crate::entry::{ArchiveCounts, BaseView, Body, Entry, File};
 use crate::names::{Nonce, Number, VersionId};
-use crate::offsets::{Offsets, Ranges, TopicPartition};
+use crate::offsets::{Offsets, Ranges, Span, TopicPartition};
 use crate::refusal::Refusal;
 
 /// A folded epoch: it is used whole or not at all, for states cannot be cut.
@@ -79,15 +79,23 @@ pub struct VersionState {
     pub published_at: Option<String>,
     /// The runs of its batch view.
     pub runs: Vec<File>,
-    /// The `lost` and `quarantined` entries whose positions its batch view leaves out.
+    /// The `lost`, `quarantined` and `expired` entries whose positions its batch view leaves out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holes: Vec<Number>,
+    /// What full recomputes start from, since the archive's past was removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<BaseView>,
 }
 
 impl VersionState {
     /// Whether answers can be made of it.
     pub fn complete(&self) -> bool {
         self.boundary.is_some()
+    }
+
+    /// The files of its batch view and of its base view.
+    pub fn files(&self) -> impl Iterator<Item = &File> {
+        self.runs.iter().chain(self.base.iter().flat_map(|base| &base.runs))
     }
 
     /// Deltas below this are not needed for it.
@@ -135,7 +143,10 @@ pub struct Ledger {
     /// The newest event time that was folded.
     #[serde(default)]
     pub newest_event_us: Option<i64>,
-    /// What was lost or quarantined, in order.
+    /// Up to where the archive's past was removed.
+    #[serde(default)]
+    pub expired: Offsets,
+    /// What was lost, quarantined or removed, in order.
     #[serde(default)]
     pub changes: Vec<Change>,
     /// The commands done, by nonce.
@@ -168,6 +179,11 @@ impl Ledger {
     /// Up to where partition `at` is archived.
     pub fn archived(&self, at: &TopicPartition) -> i64 {
         self.archived.get(at).unwrap_or_else(|| self.origin(at))
+    }
+
+    /// From where the archive holds partition `at`: what lies before it was removed.
+    pub fn kept_from(&self, at: &TopicPartition) -> i64 {
+        self.origin(at).max(self.expired.or_zero(at))
     }
 
     /// The effective frontier of partition `at`: the larger of what was folded and the newest boundary (rule 8).
@@ -268,6 +284,7 @@ impl Ledger {
                 };
                 self.archive.splice(first..first + replaces.len(), [unit]);
             }
+            Body::Expired { below, bases, .. } => self.expire(entry.number, below, bases),
             Body::Published { boundary, versions, .. } => {
                 self.boundary = std::mem::take(&mut self.boundary).max(boundary);
                 let origins = self.origins.clone();
@@ -306,8 +323,22 @@ impl Ledger {
             published_at: None,
             runs: vec![],
             holes: vec![],
+            base: None,
         };
         self.versions.insert(version.clone(), state);
+    }
+
+    /// Removes the archive below `below`; whoever was active then has its base view.
+    fn expire(&mut self, number: Number, below: &Offsets, bases: &[BaseView]) {
+        let gone = below.iter().map(|(at, end)| (at.clone(), Span::new(self.kept_from(at), end)));
+        let gone: Ranges = gone.filter(|(_, span)| !span.is_empty()).collect();
+        self.change(number, ChangeKind::Expired, &gone, "beyond the archive's retention");
+        self.expired = std::mem::take(&mut self.expired).max(below);
+        let expired = self.origins.clone().max(&self.expired);
+        self.archive.retain(|unit| !unit.ranges.below(&expired));
+        for base in bases {
+            self.version_mut(&base.version).base = Some(base.clone());
+        }
     }
 
     /// Drops the units that lie below what every active version needs (rule 19).
@@ -355,7 +386,7 @@ impl Ledger {
     /// The `lost` entries that speak of positions in `[from, to)` of `at`.
     pub fn lost_between(&self, at: &TopicPartition, from: i64, to: i64) -> impl Iterator<Item = Number> {
         let lost = self.changes.iter().filter(|change| change.kind == ChangeKind::Lost);
-        let between = crate::Span::new(from, to);
+        let between = Span::new(from, to);
         lost.filter(move |change| change.overlaps(at, &between)).map(|change| change.number)
     }
 }

@@ -27,8 +27,8 @@ mod refusal;
 
 pub use change::{Change, ChangeKind, Hole};
 pub use cover::{Chain, Cover, Gap, Holes, LiveUnit, chain};
-pub use decide::{BatchPlan, Mode, Toward, VersionPlan};
-pub use entry::{ArchiveCounts, Body, Entry, File, PublishedVersion};
+pub use decide::{BatchPlan, ExpiryPlan, Mode, Toward, VersionPlan};
+pub use entry::{ArchiveCounts, BaseView, Body, Entry, File, PublishedVersion};
 pub use ledger::{ArchiveUnit, Ledger, Unit, VersionState};
 pub use names::{Nonce, Number, VersionId};
 pub use offsets::{Offsets, Ranges, Span, TopicPartition};
@@ -36,7 +36,7 @@ pub use refusal::Refusal;
 
 /// The newest ledger format that this binary reads and writes.
 ///
-/// 1: the first. 2: `lost`, `quarantined`, `lifted`, `compacted`, `compacted_archive`.
-pub const FORMAT: u32 = 2;
+/// 1: the first. 2: `lost`, `quarantined`, `lifted`, `compacted`, `compacted_archive`. 3: `expired`.
+pub const FORMAT: u32 = 3;
 /// The format of a new source: it is raised by what needs more.
 pub const FIRST_FORMAT: u32 = 1;

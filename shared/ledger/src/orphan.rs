@@ -16,6 +16,7 @@ impl Ledger {
                 starts(name).is_some_and(|starts| starts.iter().any(|(at, start)| self.archived(at) > *start))
             }
             "batch" => self.is_orphan_run(name).unwrap_or(false),
+            "bases" => self.is_orphan_base(name).unwrap_or(false),
             _ => false,
         }
     }
@@ -25,7 +26,16 @@ impl Ledger {
         let is = |file: &crate::File| file.path == path;
         self.units.iter().any(|unit| is(&unit.delta))
             || self.archive.iter().any(|unit| unit.rows.iter().chain(&unit.dead).any(is))
-            || self.versions.values().any(|version| version.active && version.runs.iter().any(is))
+            || self.versions.values().any(|version| version.active && version.files().any(is))
+    }
+
+    /// A base view's file: of a version that is not active or was declared since, or whose plan is older than the newest `expired`.
+    fn is_orphan_base(&self, name: &str) -> Option<bool> {
+        let (version, name) = name.split_once('/')?;
+        let number: Number = name.split('-').next()?.parse().ok()?;
+        let state = self.versions.get(&VersionId(version.to_string()));
+        let overtaken = self.expired_by().is_some_and(|by| by >= number);
+        Some(overtaken || state.is_none_or(|state| !state.active || state.declared >= number))
     }
 
     /// A run's file: of a version that is not active, or that was published or declared after the run was planned.

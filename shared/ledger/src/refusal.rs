@@ -201,6 +201,44 @@ pub enum Refusal {
         /// The version.
         version: VersionId,
     },
+    /// Positions that left the archive: what stands of them in base views cannot be changed.
+    #[error(
+        "{at} [{start}, …) cannot be {kind}: the base views of entry {by} hold it up to {end}, and its events left the archive"
+    )]
+    Gone {
+        /// What was to be done.
+        kind: &'static str,
+        /// The partition.
+        at: TopicPartition,
+        /// Where the range starts.
+        start: i64,
+        /// Up to where the base view reaches.
+        end: i64,
+        /// The entry that removed it.
+        by: Number,
+    },
+    /// Another `expired` came first.
+    #[error("entry {by} removed more of the archive, after the plan at {plan}")]
+    Expired {
+        /// The entry that did.
+        by: Number,
+        /// The plan's number.
+        plan: Number,
+    },
+    /// A base view that does not reach to where the archive is to begin, or reaches beyond its version's boundary.
+    #[error("the base view of version {version} reaches to {at}:{boundary}; it has to reach from {least} to {most}")]
+    Base {
+        /// The version.
+        version: VersionId,
+        /// The partition.
+        at: TopicPartition,
+        /// Its boundary there.
+        boundary: i64,
+        /// The least that it may be.
+        least: i64,
+        /// The most.
+        most: i64,
+    },
     /// A leap that leaves a version behind.
     #[error("a boundary above the frontier must name all active versions; {missing} is missing")]
     Leap {

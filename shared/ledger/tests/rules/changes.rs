@@ -1,21 +1,8 @@
 //! Lost, quarantined, lifted; compacted (rules 12, 21, 22, 26).
 
-use bifold_ledger::change::Hole;
-use bifold_ledger::{Ledger, Mode};
+use bifold_ledger::Mode;
 
-use crate::dsl::{durable, p, refused, run, show, vector};
-
-fn show_holes(holes: &[Hole]) -> String {
-    let one = |hole: &Hole| format!("p{}[{},{})#{}", hole.at.partition, hole.start, hole.end, hole.change);
-    holes.iter().map(one).collect::<Vec<_>>().join(" ")
-}
-
-/// `holes | pending_holes` of an answer of durable units.
-fn holes(ledger: &Ledger, version: &str) -> String {
-    let cover = ledger.cover(&version.into()).expect("it can answer");
-    let holes = ledger.holes(&cover, &[]);
-    format!("{} | {}", show_holes(&holes.holes), show_holes(&holes.pending))
-}
+use crate::dsl::{durable, holes, p, refused, run, show, vector};
 
 #[test]
 fn rule_12_nothing_changed_below_the_boundary_since_the_plan() {

@@ -10,13 +10,15 @@
 //! I(1,0)                   published incrementally, as planned now
 //! X p0[0,2)   Q p0[0,2)    lost, quarantined   L 5   the quarantine of entry 5 lifted
 //! C 3,4   CA 3,4           the epochs, the archive files of entries 3 and 4 compacted
+//! Z(1,0)   Z@3{v1}(1,0)+2  expired, as P: the base views reach so many positions further as deduplication looks back
 //! ```
 //!
 //! `(1)` leaves p1 out, `(–,1)` p0. The created entry is number 1, the first step 2.
 
+use bifold_ledger::change::Hole;
 use bifold_ledger::{
-    ArchiveCounts, Body, Cover, Entry, File, Ledger, Mode, Nonce, Number, Offsets, PublishedVersion, Ranges, Refusal,
-    Span, TopicPartition, VersionId, VersionPlan,
+    ArchiveCounts, BaseView, Body, Change, ChangeKind, Cover, Entry, File, Ledger, Mode, Nonce, Number, Offsets,
+    PublishedVersion, Ranges, Refusal, Span, TopicPartition, VersionId, VersionPlan,
 };
 
 /// A ledger and the entries that made it.
@@ -74,7 +76,11 @@ impl Trace {
         };
         let topics = [("w".to_string(), "id-of-w".to_string())].into();
         let mut trace = Trace { ledger: Ledger::default(), entries: vec![] };
-        let format = if steps.iter().any(|step| step.starts_with(['X', 'Q', 'L', 'C'])) { 2 } else { 1 };
+        let format = match () {
+            () if steps.iter().any(|step| step.starts_with('Z')) => 3,
+            () if steps.iter().any(|step| step.starts_with(['X', 'Q', 'L', 'C'])) => 2,
+            () => 1,
+        };
         trace.append(Body::Created { format, source: "s".into(), topics, origins }).expect("it is the first");
         trace
     }
@@ -150,6 +156,32 @@ pub(crate) fn body(step: &str, ledger: &Ledger) -> Body {
                 }
             }
         }
+        "Z" => {
+            let plan = step.split(['@', '{', '(']).nth(1).filter(|_| step.contains('@'));
+            let plan = plan.map_or(ledger.number, |plan| plan.parse().expect("a number"));
+            let lookback: i64 = step.split_once('+').map_or(0, |(_, back)| back.trim().parse().expect("a number"));
+            let below = vector(step);
+            let boundary: Offsets = below
+                .iter()
+                .map(|(at, next)| (at.clone(), if next > ledger.origin(at) { next + lookback } else { next }))
+                .collect();
+            let reach = boundary.clone();
+            let one = |version: VersionId| {
+                let base = ledger.versions.get(&version).and_then(|version| version.base.clone());
+                let left_out = |change: &&Change| match change.kind {
+                    ChangeKind::Expired => base.is_none(),
+                    _ => change.lifted.is_none() && change.reaches_below(&reach),
+                };
+                let holes = ledger.changes.iter().filter(left_out).map(|change| change.number);
+                let mut holes: Vec<Number> = base.iter().flat_map(|base| base.holes.clone()).chain(holes).collect();
+                holes.sort_unstable();
+                holes.dedup();
+                let boundary = base.iter().fold(boundary.clone(), |boundary, base| boundary.max(&base.boundary));
+                BaseView { version, boundary, lookback, runs: vec![file("base")], holes }
+            };
+            let bases = named.unwrap_or_else(|| ledger.active()).into_iter().map(one).collect();
+            Body::Expired { plan, below, bases }
+        }
         "I" => {
             let boundary = vector(step);
             let plan = ledger.plan_batch(&ledger.active(), boundary.clone(), false);
@@ -165,13 +197,13 @@ pub(crate) fn body(step: &str, ledger: &Ledger) -> Body {
             let plan = plan.map_or(ledger.number, |plan| plan.parse().expect("a number"));
             let versions = named.unwrap_or_else(|| ledger.active()).into_iter();
             let boundary = vector(step);
-            let holes: Vec<Number> = ledger
-                .plan_batch(&ledger.active(), boundary.clone(), true)
-                .versions
-                .first()
-                .map_or(vec![], |v| v.holes.clone());
+            let planned = ledger.plan_batch(&ledger.active(), boundary.clone(), true).versions;
+            let holes = |version: &VersionId| {
+                let of_it = planned.iter().find(|planned| planned.version == *version);
+                of_it.map_or(vec![], |planned| planned.holes.clone())
+            };
             let versions = versions
-                .map(|version| PublishedVersion { holes: holes.clone(), ..published(version, "run") })
+                .map(|version| PublishedVersion { holes: holes(&version), full: true, ..published(version, "run") })
                 .collect();
             Body::Published { plan, boundary, versions }
         }
@@ -252,4 +284,16 @@ fn versions(text: &str) -> Vec<VersionId> {
 fn between(text: &str, open: char, close: char) -> Option<&str> {
     let (_, rest) = text.split_once(open)?;
     rest.split_once(close).map(|(inner, _)| inner)
+}
+
+fn show_holes(holes: &[Hole]) -> String {
+    let one = |hole: &Hole| format!("p{}[{},{})#{}", hole.at.partition, hole.start, hole.end, hole.change);
+    holes.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+/// `holes | pending_holes` of an answer of durable units.
+pub(crate) fn holes(ledger: &Ledger, version: &str) -> String {
+    let cover = ledger.cover(&version.into()).expect("it can answer");
+    let holes = ledger.holes(&cover, &[]);
+    format!("{} | {}", show_holes(&holes.holes), show_holes(&holes.pending))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use bifold_ledger::{
-    ArchiveCounts, Body, Entry, FORMAT, Nonce, Offsets, PublishedVersion, Ranges, Span, TopicPartition,
+    ArchiveCounts, BaseView, Body, Entry, FORMAT, Nonce, Offsets, PublishedVersion, Ranges, Span, TopicPartition,
 };
 
 use crate::dsl::{file, refused, run, show};
@@ -116,6 +116,20 @@ fn examples() -> Vec<(&'static str, Body)> {
                 versions: vec![published("3f9a0c", &["view/a", "view/b"], true), published("77e1b2", &[], false)],
             },
         ),
+        (
+            "expired",
+            Body::Expired {
+                plan: 58,
+                below: offsets("import:2015/0:39244,wikipedia/0:8000"),
+                bases: vec![BaseView {
+                    version: "3f9a0c".into(),
+                    boundary: offsets("import:2015/0:40244,wikipedia/0:9000"),
+                    lookback: 1000,
+                    runs: vec![file("bases/3f9a0c/a")],
+                    holes: vec![17],
+                }],
+            },
+        ),
         ("format", Body::Format { format: 1 }),
     ]
 }
@@ -213,8 +227,8 @@ fn offsets_compare_by_partition() {
 
 #[test]
 fn rule_28_a_binary_stops_at_a_format_above_its_own() {
-    assert_eq!(run("D v1; M 2; D v2").format, FORMAT);
-    refused(&[("D v1; M 3", "the source needs ledger format 3, this bifold knows 2; run a newer bifold")]);
+    assert_eq!(run("D v1; M 3; D v2").format, FORMAT);
+    refused(&[("D v1; M 4", "the source needs ledger format 4, this bifold knows 3; run a newer bifold")]);
     let Body::Created { source, topics, origins, .. } = examples().remove(0).1 else { panic!("created") };
     let newer = Body::Created { format: FORMAT + 1, source, topics, origins };
     assert!(bifold_ledger::Ledger::default().check(1, &newer).is_err());

@@ -4,6 +4,7 @@
 mod answering;
 mod changes;
 mod dsl;
+mod expiring;
 mod folding;
 mod formats;
 mod listed;

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use bifold_ledger::{
-    ArchiveCounts, BatchPlan, Body, ChangeKind, Entry, Gap, Hole, Ledger, Mode, Number, Offsets, PublishedVersion,
-    Ranges, Refusal, Span, VersionId,
+    ArchiveCounts, BaseView, BatchPlan, Body, ChangeKind, Entry, Gap, Hole, Ledger, Mode, Number, Offsets,
+    PublishedVersion, Ranges, Refusal, Span, VersionId,
 };
 use proptest::prelude::*;
 
@@ -25,6 +25,12 @@ fn count(counted: &mut Counted, from: &Offsets, to: &Offsets) {
             *counted.entry((partition, offset)).or_default() += 1;
         }
     }
+}
+
+/// The same of what the archive of `seen` holds.
+fn count_archived(counted: &mut Counted, seen: &Ledger, from: &Offsets, to: &Offsets) {
+    let kept: Offsets = (0..PARTITIONS).map(|at| (p(at), seen.kept_from(&p(at)))).collect();
+    count(counted, &kept.max(from), to);
 }
 
 fn add(counted: &mut Counted, more: &Counted) {
@@ -68,7 +74,7 @@ impl World {
         let mut world =
             World { ledger: Ledger::default(), entries: vec![], writers: vec![], runs: BTreeMap::default() };
         world
-            .put(Body::Created { format: 2, source: "s".into(), topics, origins: vector(origins) })
+            .put(Body::Created { format: 3, source: "s".into(), topics, origins: vector(origins) })
             .expect("the first");
         world.writers = vec![Writer { seen: world.ledger.clone(), pending: None }; 8];
         world
@@ -120,6 +126,7 @@ impl World {
                 decoding: String::new(),
             }),
             4 | 5 => self.plan(&seen, act),
+            7 if act.b == 3 && act.c > 1 => self.expire(&seen, act),
             7 => change(&seen, act),
             _ => Some(command(&seen, act)),
         };
@@ -165,12 +172,35 @@ impl World {
             for kept in &version.keep {
                 add(&mut counted, &self.runs[&kept.path]);
             }
-            count(&mut counted, &version.from, &boundary);
+            count_archived(&mut counted, seen, &version.from, &boundary);
             leave_out(&mut counted, &seen.parts_of(&version.holes, &version.from, &boundary));
-            built.push((version.version, counted, version.holes));
+            built.push((version.version, counted, version.holes, version.mode == Mode::Full));
         }
         let body = self.publish(plan, boundary, built)?;
         assert_eq!(seen.check(seen.number + 1, &body), Ok(()), "what is planned may be published");
+        Some(body)
+    }
+
+    /// Base views up to some positions, and the archive below them removed.
+    fn expire(&mut self, seen: &Ledger, act: Act) -> Option<Body> {
+        let wish = (0..PARTITIONS).map(|at| (p(at), seen.kept_from(&p(at)) + act.a + i64::from(at))).collect();
+        let lookback = act.c - 2;
+        let plan = seen.expirable(&wish, |_| lookback)?;
+        let mut bases = vec![];
+        for (boundary, lookback, version) in plan.bases {
+            let mut counted = Counted::new();
+            for kept in &version.keep {
+                add(&mut counted, &self.runs[&kept.path]);
+            }
+            count_archived(&mut counted, seen, &version.from, &boundary);
+            leave_out(&mut counted, &seen.parts_of(&version.holes, &version.from, &boundary));
+            let path = format!("base-{}", self.runs.len());
+            self.runs.insert(path.clone(), counted);
+            let (version, holes) = (version.version, version.holes);
+            bases.push(BaseView { version, boundary, lookback, runs: vec![file(&path)], holes });
+        }
+        let body = Body::Expired { plan: plan.plan, below: plan.below, bases };
+        assert_eq!(seen.check(seen.number + 1, &body), Ok(()), "what is planned may expire");
         Some(body)
     }
 
@@ -178,13 +208,13 @@ impl World {
         &mut self,
         plan: Number,
         boundary: Offsets,
-        built: Vec<(VersionId, Counted, Vec<Number>)>,
+        built: Vec<(VersionId, Counted, Vec<Number>, bool)>,
     ) -> Option<Body> {
         let mut versions = vec![];
-        for (version, counted, holes) in built {
+        for (version, counted, holes, full) in built {
             let path = format!("run-{}", self.runs.len());
             self.runs.insert(path.clone(), counted);
-            versions.push(PublishedVersion { holes, ..published(version, &path) });
+            versions.push(PublishedVersion { holes, full, ..published(version, &path) });
         }
         (!versions.is_empty()).then_some(Body::Published { plan, boundary, versions })
     }
@@ -209,7 +239,7 @@ impl World {
             holes.extend(lost.map(|c| c.number).filter(|number| !version.holes.contains(number)));
             leave_out(&mut counted, &self.ledger.parts_of(&holes, boundary, &newer));
             // A quarantine that the plan's boundary cut has to stay pending, or be left out whole.
-            built.push((version.version.clone(), counted, holes));
+            built.push((version.version.clone(), counted, holes, version.full));
         }
         self.publish(*plan, newer, built)
     }
