@@ -9,6 +9,7 @@
 
 mod direct;
 mod ordered;
+mod retention;
 mod run_file;
 
 use std::path::PathBuf;
@@ -99,6 +100,19 @@ struct Built {
     rows_read: u64,
     groups: u64,
     elapsed_ms: u64,
+    /// The newest event time of what it leaps over, if something goes by it.
+    leapt_event_us: Option<i64>,
+    /// From which time on it holds groups.
+    kept_from_us: Option<i64>,
+}
+
+/// What states are built for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// A batch view.
+    View,
+    /// What full recomputes start from when the archive's past is gone.
+    Base,
 }
 
 impl Recompute {
@@ -137,6 +151,7 @@ impl Recompute {
             }
             if let Some(reports) = done? {
                 self.retire_old_versions(&mut journal).await?;
+                self.expire(&mut journal).await?;
                 return Ok(reports);
             }
             tracing::info!(source = self.source.name, "the batch run was overtaken; it starts over");
@@ -211,12 +226,14 @@ impl Recompute {
                 reports.push(report(version, &boundary, plan.plan, None));
                 continue;
             }
-            let made = self.build(ledger, version, &plan.boundary).await?;
+            let made = self.build(ledger, version, &plan.boundary, Purpose::View).await?;
             published.push(PublishedVersion {
                 version: version.version.clone(),
                 runs: made.runs.clone(),
                 full: version.mode == Mode::Full,
                 holes: version.holes.clone(),
+                newest_event_us: made.leapt_event_us,
+                kept_from_us: made.kept_from_us,
             });
             built.push((version, made));
         }
@@ -240,7 +257,13 @@ impl Recompute {
     }
 
     /// Builds the batch view of one version.
-    async fn build(&self, ledger: &Ledger, plan: &VersionPlan, boundary: &Offsets) -> Result<Built, Error> {
+    async fn build(
+        &self,
+        ledger: &Ledger,
+        plan: &VersionPlan,
+        boundary: &Offsets,
+        purpose: Purpose,
+    ) -> Result<Built, Error> {
         let started = Instant::now();
         let scratch = |source| Error::Scratch { folder: self.scratch.display().to_string(), source };
         std::fs::create_dir_all(&self.scratch).map_err(scratch)?;
@@ -252,6 +275,15 @@ impl Recompute {
             let why = format!("view {} is version {} here, not {}", view.name, view.version, plan.version);
             return Err(Error::Internal(why));
         }
+        let goes_by_time = view.retention_us.is_some() || self.source.archive_retention_us.is_some();
+        let leapt_event_us = match goes_by_time {
+            true => retention::leapt(&self.files, ledger, boundary, &view.source).await?,
+            false => None,
+        };
+        let kept_from_us = match purpose {
+            Purpose::View => retention::kept_from(ledger, &view, boundary, leapt_event_us),
+            Purpose::Base => state.kept_from_us,
+        };
         let without = ledger.parts_of(&plan.holes, &plan.from, boundary);
         let part = Part { from: plan.from.clone(), to: boundary.clone(), without };
         let decoding = view.source.decoding();
@@ -280,7 +312,7 @@ impl Recompute {
         if keep.len() >= MOST_RUNS {
             let mut states = vec![];
             for run in keep.drain(..) {
-                states.extend(read_run(&self.files, &run).await?);
+                states.extend(view.kept_from(read_run(&self.files, &run).await?, kept_from_us)?);
             }
             inputs.push(view.states_plan(states)?);
         }
@@ -290,9 +322,13 @@ impl Recompute {
             _ => UnionExec::try_new(inputs)?,
         };
         let nonce = Nonce(uuid::Uuid::new_v4().simple().to_string());
-        let path = self.files.layout.run(&plan.version, ledger.number + 1, &nonce, keep.len());
+        let number = ledger.number + 1;
+        let path = match purpose {
+            Purpose::View => self.files.layout.run(&plan.version, number, &nonce, keep.len()),
+            Purpose::Base => self.files.layout.base_view(&plan.version, number, &nonce, keep.len()),
+        };
         let scanned = || rows_read + scans.iter().map(rows_scanned).sum::<u64>();
-        let writing = write_run(&self.files, path, &view, &engine, states, &self.scratch);
+        let writing = write_run(&self.files, path, &view, &engine, (states, kept_from_us), &self.scratch);
         tokio::pin!(writing);
         let run = loop {
             tokio::select! {
@@ -306,7 +342,8 @@ impl Recompute {
         if run.rows > 0 {
             keep.push(run);
         }
-        Ok(Built { runs: keep, rows_read, groups, elapsed_ms: started.elapsed().as_millis() as u64 })
+        let elapsed_ms = started.elapsed().as_millis() as u64;
+        Ok(Built { runs: keep, rows_read, groups, elapsed_ms, leapt_event_us, kept_from_us })
     }
 
     /// States of rows that are read from their columns.

@@ -66,12 +66,16 @@ pub struct Durable {
     runs: Vec<File>,
     units: Vec<Number>,
     states: Vec<RecordBatch>,
+    /// From which time on they are answered.
+    kept_from_us: Option<i64>,
 }
 
 impl Durable {
     /// Whether these are the states of exactly this cover.
     fn is_of(&self, cover: &Cover) -> bool {
-        self.runs == cover.runs && self.units.iter().eq(cover.units.iter().map(|unit| &unit.number))
+        self.runs == cover.runs
+            && self.kept_from_us == cover.kept_from_us
+            && self.units.iter().eq(cover.units.iter().map(|unit| &unit.number))
     }
 }
 
@@ -240,7 +244,9 @@ impl ServedSource {
             states.extend(read.map_err(|e| Problem::damaged(&unit.delta.path, format!("{}: {e}", unit.delta.path)))?);
         }
         let states = if states.is_empty() { vec![] } else { view.reduce(engine, states).await? };
-        let durable = Arc::new(Durable { runs: cover.runs.clone(), units: wanted, states });
+        let states = view.kept_from(states, cover.kept_from_us)?;
+        let (runs, kept_from_us) = (cover.runs.clone(), cover.kept_from_us);
+        let durable = Arc::new(Durable { runs, units: wanted, states, kept_from_us });
         self.durable.lock().expect("no holder panics").insert(view.version.clone(), Arc::clone(&durable));
         Ok(durable)
     }
@@ -291,7 +297,9 @@ impl ServedSource {
         {
             return Ok(known.rows);
         }
-        let live = slices.values().flat_map(|rows| rows.iter().cloned());
+        // An event that is late beyond the retention is in no answer, whichever layer holds it.
+        let live = slices.values().flat_map(|rows| rows.iter().cloned()).collect();
+        let live = view.kept_from(live, durable.kept_from_us)?;
         let states = durable.states.iter().cloned().chain(live).collect();
         let (engine, finishing) = (engine.clone(), Arc::clone(view));
         let finishing = while_awaited(async move { finishing.finish(&engine, states).await });

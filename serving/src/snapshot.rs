@@ -308,7 +308,7 @@ fn coverage(
         }));
     }
     let watermark = newest.map(|newest| timestamp_text(newest.saturating_sub(view.source.watermark_delay_us)));
-    json!({
+    let mut coverage = json!({
         "view": view.name,
         "version": cover.version,
         "source": view.source.name,
@@ -317,5 +317,9 @@ fn coverage(
         "holes": holes_json(ledger, &holes.holes),
         "pending_holes": holes_json(ledger, &holes.pending),
         "partitions": partitions,
-    })
+    });
+    if view.retention_us.is_some() {
+        coverage["kept_from"] = cover.kept_from_us.map(timestamp_text).into();
+    }
+    coverage
 }

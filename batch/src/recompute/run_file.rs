@@ -22,14 +22,14 @@ use crate::Error;
 /// Bytes moved at once from scratch to the store.
 const COPY_BYTES: usize = 8 << 20;
 
-/// Reduces `states` to one sorted run and writes it: first to scratch, then to the store. Nothing is written to the
+/// Reduces `states` to one sorted run, without groups from before a time, and writes it: first to scratch, then to the store. Nothing is written to the
 /// store if there is no group.
 pub(super) async fn write_run(
     files: &SourceFiles,
     path: String,
     view: &View,
     engine: &Engine,
-    states: Arc<dyn ExecutionPlan>,
+    (states, kept_from_us): (Arc<dyn ExecutionPlan>, Option<i64>),
     scratch: &Path,
 ) -> Result<File, Error> {
     let failed = |source| Error::Scratch { folder: scratch.display().to_string(), source };
@@ -41,9 +41,10 @@ pub(super) async fn write_run(
     let mut rows = 0;
     let mut stream = execute_stream(view.sorted_run(states)?, engine.task())?;
     while let Some(batch) = stream.next().await {
-        let batch = view.to_stored(batch?)?;
-        rows += batch.num_rows() as u64;
-        writer.write(&batch)?;
+        for batch in view.kept_from(vec![view.to_stored(batch?)?], kept_from_us)? {
+            rows += batch.num_rows() as u64;
+            writer.write(&batch)?;
+        }
     }
     let checked = writer.into_inner()?;
     let file = File { path, bytes: checked.bytes, crc32: checked.hasher.finalize(), rows };

@@ -165,6 +165,7 @@ fn rows(source: &str, change: &Change) -> Vec<Value> {
     let kind = match change.kind {
         ChangeKind::Lost => "lost",
         ChangeKind::Quarantined => "quarantined",
+        ChangeKind::Expired => "expired",
     };
     let row = |(at, span): (&TopicPartition, &Span)| {
         json!({

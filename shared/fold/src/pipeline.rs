@@ -8,14 +8,16 @@ mod types;
 
 use std::path::Path;
 
-use datafusion::sql::sqlparser::ast::{self, CreateTableOptions, CreateView, Ident, Query, Spanned, Statement};
+use datafusion::sql::sqlparser::ast::{
+    self, CreateTableOptions, CreateView, Expr, Ident, Query, Spanned, SqlOption, Statement,
+};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 pub use place::Place;
-use source::{Reader, SOURCE};
+use source::{Reader, SOURCE, parse_interval_us};
 
 use crate::error::PipelineError;
 use crate::schema::Source;
@@ -36,6 +38,10 @@ pub struct ViewText {
     pub name: String,
     /// The SELECT.
     pub query: Box<Query>,
+    /// How long groups stay, by the view's time column, before the watermark at the boundary. None: for ever.
+    pub retention_us: Option<i64>,
+    /// The options as they were written, normalised; none where there are none.
+    pub options: Option<String>,
     /// Where it stands, for errors found later.
     pub place: Place,
 }
@@ -122,7 +128,8 @@ fn parse_into(pipeline: &mut Pipeline, file: &str, text: &str, max_record: u64) 
 /// What a pipeline holds, for hints.
 const STATEMENTS: &str =
     "a pipeline holds CREATE TABLE … WITH (connector = 'kafka', …) and CREATE MATERIALIZED VIEW … AS SELECT …";
-const VIEW: &str = "a view is CREATE MATERIALIZED VIEW name AS SELECT … FROM source WHERE … GROUP BY …";
+const VIEW: &str =
+    "a view is CREATE MATERIALIZED VIEW name [WITH (retention = '30 days')] AS SELECT … FROM source WHERE … GROUP BY …";
 const ONE_NAME: &str = "give every source and every view a name of its own";
 
 fn statement(pipeline: &mut Pipeline, place: Place, max_record: u64) -> Result<(), PipelineError> {
@@ -154,7 +161,8 @@ fn statement(pipeline: &mut Pipeline, place: Place, max_record: u64) -> Result<(
     match parsed {
         Statement::CreateView(view) if view.materialized => {
             let name = view_name(pipeline, &place, &view)?;
-            pipeline.views.push(ViewText { name, query: view.query, place: place.clone() });
+            let (retention_us, options) = view_options(&place, &view)?;
+            pipeline.views.push(ViewText { name, query: view.query, retention_us, options, place: place.clone() });
             Ok(())
         }
         Statement::CreateView(_) => {
@@ -173,7 +181,7 @@ fn view_name(pipeline: &Pipeline, place: &Place, view: &CreateView) -> Result<St
         let hint = Some("name columns with AS in the SELECT".to_string());
         return Err(place.error(column.name.span.start, "a view has no column list", hint));
     }
-    let options = view.options != CreateTableOptions::None
+    let options = !matches!(view.options, CreateTableOptions::None | CreateTableOptions::With(_))
         || view.to.is_some()
         || view.params.is_some()
         || view.comment.is_some()
@@ -185,7 +193,7 @@ fn view_name(pipeline: &Pipeline, place: &Place, view: &CreateView) -> Result<St
     if options {
         return Err(place.error(
             at,
-            format!("view {name:?} has options, but a view takes none"),
+            format!("view {name:?} has options that a view does not take"),
             Some(VIEW.to_string()),
         ));
     }
@@ -194,6 +202,27 @@ fn view_name(pipeline: &Pipeline, place: &Place, view: &CreateView) -> Result<St
         return Err(place.error(at, format!("{name:?} is declared twice"), Some(ONE_NAME.to_string())));
     }
     Ok(name)
+}
+
+/// `WITH (retention = '30 days')`: the retention, and the clause as it is stored.
+fn view_options(place: &Place, view: &CreateView) -> Result<(Option<i64>, Option<String>), PipelineError> {
+    const RETENTION: &str = "a view takes one option: WITH (retention = '30 days')";
+    let CreateTableOptions::With(options) = &view.options else { return Ok((None, None)) };
+    let refuse = |at, message: String| Err(place.error(at, message, Some(RETENTION.to_string())));
+    let [SqlOption::KeyValue { key, value }] = &options[..] else {
+        return refuse(place.clause(&["WITH"]), "these options are not a view's".to_string());
+    };
+    if normal(key) != "retention" {
+        return refuse(key.span.start, format!("there is no option {:?} of a view", key.value));
+    }
+    let text = match value {
+        Expr::Value(value) => value.value.clone().into_string(),
+        _ => None,
+    };
+    match text.as_deref().and_then(parse_interval_us).filter(|retention| *retention > 0) {
+        Some(retention) => Ok((Some(retention), Some(view.options.to_string()))),
+        None => refuse(key.span.start, format!("retention cannot be {value}")),
+    }
 }
 
 fn simple_name(place: &Place, name: &ast::ObjectName) -> Result<String, PipelineError> {

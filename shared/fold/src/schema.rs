@@ -147,6 +147,10 @@ pub struct Source {
     /// Which rows are duplicates, and are not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dedup: Option<DedupBy>,
+    /// How long events stay in the archive, by event time, before its newest watermark. None: for ever. No part of the definition:
+    /// it decides nothing of an event.
+    #[serde(skip)]
+    pub archive_retention_us: Option<i64>,
 }
 
 impl Source {

@@ -8,9 +8,9 @@ mod plain;
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, StructArray};
-use arrow::compute::{CastOptions, SortOptions, cast_with_options};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, ListArray, RecordBatch, StructArray};
+use arrow::compute::{CastOptions, SortOptions, cast, cast_with_options, filter_record_batch};
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::physical_expr::expressions::Column;
@@ -91,6 +91,27 @@ impl View {
         states
     }
 
+    /// Stored states without those of groups whose time lies before `from_us`, in microseconds since 1970.
+    ///
+    /// # Errors
+    /// A time that cannot be compared.
+    pub fn kept_from(&self, states: Vec<RecordBatch>, from_us: Option<i64>) -> Result<Vec<RecordBatch>> {
+        let (Some(key), Some(from)) = (self.time_key, from_us) else { return Ok(states) };
+        let kept = |batch: RecordBatch| kept_from(&batch, batch.column(key), from);
+        states.into_iter().map(kept).collect()
+    }
+
+    /// The same for finished rows.
+    ///
+    /// # Errors
+    /// A time that cannot be compared.
+    pub fn rows_kept_from(&self, rows: Vec<RecordBatch>, from_us: Option<i64>) -> Result<Vec<RecordBatch>> {
+        let (Some(column), Some(from)) = (&self.time_column, from_us) else { return Ok(rows) };
+        let place = self.output.index_of(column)?;
+        let kept = |batch: RecordBatch| kept_from(&batch, batch.column(place), from);
+        rows.into_iter().map(kept).collect()
+    }
+
     /// A plan that gives these stored batches, in the form that merges.
     ///
     /// # Errors
@@ -127,6 +148,14 @@ impl View {
             columns.map(|(column, field)| recast(column, field.data_type())).collect::<Result<Vec<_>, _>>()?;
         Ok(RecordBatch::try_new(Arc::clone(to), columns)?)
     }
+}
+
+/// The rows whose `time` is not before `from`, in microseconds since 1970.
+fn kept_from(batch: &RecordBatch, time: &ArrayRef, from: i64) -> Result<RecordBatch> {
+    let times = cast(time, &DataType::Timestamp(TimeUnit::Microsecond, None))?;
+    let times = times.as_primitive::<TimestampMicrosecondType>();
+    let kept: BooleanArray = times.iter().map(|time| Some(time.is_none_or(|time| time >= from))).collect();
+    Ok(filter_record_batch(batch, &kept)?)
 }
 
 /// `array` as `ty`, from which its type differs in names inside, in the layout of texts and bytes, or in what may be

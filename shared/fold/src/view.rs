@@ -39,7 +39,7 @@ pub struct View {
     pub name: String,
     /// Its version: the hash of all that decides its content.
     pub version: VersionId,
-    /// The SELECT, normalised.
+    /// What defines it, normalised: the SELECT; before it, where it has options, `WITH (…) AS`.
     pub sql: String,
     /// The source it reads.
     pub source: Arc<Source>,
@@ -51,6 +51,10 @@ pub struct View {
     pub all_keys_shown: bool,
     /// The output column that holds the window's start or the event time.
     pub time_column: Option<String>,
+    /// How long groups stay, by the time column, before the watermark at the boundary. None: for ever.
+    pub retention_us: Option<i64>,
+    /// Which of the keys the time column is.
+    pub(crate) time_key: Option<usize>,
     /// Output columns that are quantiles from sketches: equal only within their error.
     pub approximate: Vec<String>,
     /// The source columns that its input reads: what a decoder has to build.

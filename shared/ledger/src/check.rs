@@ -310,6 +310,10 @@ impl Ledger {
                     return Err(Refusal::Overtaken { version: published.version.clone(), by, plan });
                 }
             }
+            // What is beyond a view's retention does not come back.
+            if published.kept_from_us < version.kept_from_us {
+                return Err(Refusal::KeptFrom { version: published.version.clone() });
+            }
             match &version.boundary {
                 Some(before) if !boundary.reaches(before) => {
                     return Err(Refusal::Backwards { version: published.version.clone() });

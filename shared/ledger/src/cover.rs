@@ -27,6 +27,8 @@ pub struct Cover {
     pub frontier: Offsets,
     /// The changes that the batch view leaves out.
     pub holes: Vec<Number>,
+    /// From which time on the answer holds groups, in microseconds since 1970. None: all.
+    pub kept_from_us: Option<i64>,
 }
 
 /// Durable units that do not join: never an answer.
@@ -92,7 +94,8 @@ impl Ledger {
             units.push(unit.clone());
         }
         let (runs, holes) = (state.runs.clone(), state.holes.clone());
-        Ok(Cover { version: version.clone(), number: self.number, boundary, runs, units, frontier, holes })
+        let (version, number, kept_from_us) = (version.clone(), self.number, state.kept_from_us);
+        Ok(Cover { version, number, boundary, runs, units, frontier, holes, kept_from_us })
     }
 
     /// What an answer leaves out, and what it still counts though it is lost or quarantined (rule 21): the batch view and the

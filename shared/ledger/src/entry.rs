@@ -261,7 +261,7 @@ pub struct BaseView {
 }
 
 /// The batch view of one version.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct PublishedVersion {
     /// The version.
     pub version: VersionId,
@@ -272,4 +272,10 @@ pub struct PublishedVersion {
     /// The `lost`, `quarantined` and `expired` entries whose positions it leaves out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holes: Vec<Number>,
+    /// The newest event time below the boundary, as far as the run had to look for it: where it leaps over what is not folded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_event_us: Option<i64>,
+    /// From which time on it holds groups, in microseconds since 1970: older ones are beyond the view's retention. None: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_from_us: Option<i64>,
 }

@@ -24,6 +24,9 @@ pub struct Unit {
     pub versions: Vec<VersionId>,
     /// Its delta.
     pub delta: File,
+    /// The newest event time in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_event_us: Option<i64>,
     /// The `lost` entries whose positions it passes over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holes: Vec<Number>,
@@ -50,6 +53,15 @@ pub struct ArchiveUnit {
     /// The hash of the source's definition that the rows were decoded by.
     #[serde(default)]
     pub decoding: String,
+}
+
+/// What left the archive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Removed {
+    /// Events.
+    pub rows: u64,
+    /// Dead letters, and records without an event.
+    pub dead: u64,
 }
 
 /// What is known of one version of a view. Its life begins at its newest declaration.
@@ -82,6 +94,12 @@ pub struct VersionState {
     /// The `lost`, `quarantined` and `expired` entries whose positions its batch view leaves out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holes: Vec<Number>,
+    /// The newest event time below its boundary that is known: of what was folded, and of what was leapt over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_event_us: Option<i64>,
+    /// From which time on answers hold groups: older ones are beyond the view's retention. None: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_from_us: Option<i64>,
     /// What full recomputes start from, since the archive's past was removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<BaseView>,
@@ -146,6 +164,12 @@ pub struct Ledger {
     /// Up to where the archive's past was removed.
     #[serde(default)]
     pub expired: Offsets,
+    /// Rows of files that left the archive.
+    #[serde(default)]
+    pub removed: Removed,
+    /// The newest event time of units that are not needed any more: all of it lies below every boundary.
+    #[serde(default)]
+    pub passed_event_us: Option<i64>,
     /// What was lost, quarantined or removed, in order.
     #[serde(default)]
     pub changes: Vec<Change>,
@@ -251,6 +275,7 @@ impl Ledger {
                     ranges: ranges.clone(),
                     versions: sorted(versions),
                     delta: delta.clone(),
+                    newest_event_us: *newest_event_us,
                     holes: holes.clone(),
                 });
             }
@@ -261,16 +286,22 @@ impl Ledger {
                 lifted.expect("checked before it is applied").lifted = Some(entry.number);
             }
             Body::Compacted { replaces, ranges, versions, delta, holes } => {
+                let first = self.units.iter().position(|unit| unit.number == replaces[0]);
+                let first = first.expect("checked before it is applied");
+                let replaced = first..first + replaces.len();
                 let unit = Unit {
                     number: entry.number,
                     ranges: ranges.clone(),
                     versions: sorted(versions),
                     delta: delta.clone(),
+                    newest_event_us: self.units[replaced.clone()]
+                        .iter()
+                        .map(|unit| unit.newest_event_us)
+                        .max()
+                        .flatten(),
                     holes: holes.clone(),
                 };
-                let first = self.units.iter().position(|unit| unit.number == replaces[0]);
-                let first = first.expect("checked before it is applied");
-                self.units.splice(first..first + replaces.len(), [unit]);
+                self.units.splice(replaced, [unit]);
             }
             Body::CompactedArchive { replaces, ranges, rows, dead } => {
                 let first = self.archive.iter().position(|unit| unit.number == replaces[0]);
@@ -288,9 +319,12 @@ impl Ledger {
             Body::Published { boundary, versions, .. } => {
                 self.boundary = std::mem::take(&mut self.boundary).max(boundary);
                 let origins = self.origins.clone();
+                let newest = self.newest_event_below(&origins.clone().max(boundary));
                 for published in versions {
                     let version = self.version_mut(&published.version);
                     version.boundary = Some(origins.clone().max(boundary));
+                    version.newest_event_us = version.newest_event_us.max(newest).max(published.newest_event_us);
+                    version.kept_from_us = published.kept_from_us;
                     version.published = Some(entry.number);
                     version.published_at = Some(entry.at.clone());
                     version.runs.clone_from(&published.runs);
@@ -323,6 +357,8 @@ impl Ledger {
             published_at: None,
             runs: vec![],
             holes: vec![],
+            newest_event_us: None,
+            kept_from_us: None,
             base: None,
         };
         self.versions.insert(version.clone(), state);
@@ -335,7 +371,12 @@ impl Ledger {
         self.change(number, ChangeKind::Expired, &gone, "beyond the archive's retention");
         self.expired = std::mem::take(&mut self.expired).max(below);
         let expired = self.origins.clone().max(&self.expired);
-        self.archive.retain(|unit| !unit.ranges.below(&expired));
+        let (gone, kept) = self.archive.drain(..).partition::<Vec<_>, _>(|unit| unit.ranges.below(&expired));
+        self.archive = kept;
+        for unit in gone {
+            self.removed.rows += unit.rows.iter().map(|file| file.rows).sum::<u64>();
+            self.removed.dead += unit.dead.iter().map(|file| file.rows).sum::<u64>();
+        }
         for base in bases {
             self.version_mut(&base.version).base = Some(base.clone());
         }
@@ -344,9 +385,18 @@ impl Ledger {
     /// Drops the units that lie below what every active version needs (rule 19).
     fn forget_covered_units(&mut self) {
         let active: Vec<&VersionState> = self.versions.values().filter(|v| v.active).collect();
-        let boundary = &self.boundary;
-        self.units
-            .retain(|unit| !unit.ranges.below(boundary) || active.iter().any(|v| !unit.ranges.below(v.needs_from())));
+        let needed = |unit: &Unit| {
+            !unit.ranges.below(&self.boundary) || active.iter().any(|v| !unit.ranges.below(v.needs_from()))
+        };
+        let (kept, passed): (Vec<_>, Vec<_>) = self.units.iter().cloned().partition(needed);
+        self.passed_event_us = passed.iter().map(|unit| unit.newest_event_us).max().flatten().max(self.passed_event_us);
+        self.units = kept;
+    }
+
+    /// The newest event time that was folded below `cut`, a boundary of an active version or above one.
+    pub fn newest_event_below(&self, cut: &Offsets) -> Option<i64> {
+        let below = self.units.iter().filter(|unit| unit.ranges.below(cut)).map(|unit| unit.newest_event_us);
+        below.max().flatten().max(self.passed_event_us)
     }
 
     fn version_mut(&mut self, version: &VersionId) -> &mut VersionState {

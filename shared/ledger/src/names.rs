@@ -9,7 +9,7 @@ pub type Number = u64;
 
 /// A version of a view: the hash of all that decides its content. Two views of one name and two versions are told
 /// apart by it alone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct VersionId(pub String);
 

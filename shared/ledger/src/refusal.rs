@@ -129,6 +129,12 @@ pub enum Refusal {
         /// The version.
         version: VersionId,
     },
+    /// A batch view that holds, or says it holds, what was beyond the view's retention before.
+    #[error("version {version} holds groups only from a later time on than the one offered")]
+    KeptFrom {
+        /// The version.
+        version: VersionId,
+    },
     /// Somebody published or declared one of the versions since the plan.
     #[error("version {version} was published or declared by entry {by}, after the plan at {plan}")]
     Overtaken {

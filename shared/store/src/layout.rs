@@ -8,6 +8,7 @@
 //! sources/<source>/dead-letters/<number>-<nonce>@<starts>.parquet
 //! sources/<source>/deltas/<number>-<nonce>@<starts>.delta
 //! sources/<source>/batch/<version>/<number>-<nonce>-<run>.parquet
+//! sources/<source>/bases/<version>/<number>-<nonce>-<run>.parquet
 //! sources/<source>/batch-runs/<start, 20 digits>.json   what batch runs did; nothing rests on them
 //! sources/<source>/batch-plans/<nonce>.json             up to where a batch run under way is building; a hint
 //! sources/<source>/probe/<nonce>                        for a moment, at a writer's start
@@ -61,7 +62,10 @@ impl Layout {
 
     /// The folders of files that entries name.
     pub fn file_folders(&self) -> Vec<Path> {
-        ["deltas", "archive", "dead-letters", "batch"].into_iter().map(|folder| self.base().join(folder)).collect()
+        ["deltas", "archive", "dead-letters", "batch", "bases"]
+            .into_iter()
+            .map(|folder| self.base().join(folder))
+            .collect()
     }
 
     /// An object's path below the source's folder, as entries name it.
@@ -113,6 +117,11 @@ impl Layout {
     /// A run of a batch view.
     pub fn run(&self, version: &VersionId, number: Number, nonce: &Nonce, run: usize) -> String {
         format!("batch/{version}/{number:020}-{nonce}-{run}.parquet")
+    }
+
+    /// A run of a base view.
+    pub fn base_view(&self, version: &VersionId, number: Number, nonce: &Nonce, run: usize) -> String {
+        format!("bases/{version}/{number:020}-{nonce}-{run}.parquet")
     }
 }
 

@@ -92,6 +92,7 @@ impl Reader<'_, '_> {
             event_time_max_ahead_us: None,
             max_record,
             dedup: None,
+            archive_retention_us: None,
         };
         let mut watermark = None;
         self.parser.expect_token(&Token::LParen).map_err(|e| self.wrong(e))?;
@@ -121,6 +122,12 @@ impl Reader<'_, '_> {
         }
         self.check_bounds(&source, &options)?;
         self.check_dedup(&source, &options)?;
+        let retention = options.iter().find(|(name, _)| name == "archive_retention");
+        if let (None, Some((_, at))) = (&source.event_time, retention) {
+            let hint = Some("declare it: WATERMARK FOR time AS time - INTERVAL '10 seconds'".to_string());
+            let message = "archive_retention goes by event time, and this table has none";
+            return Err(self.place.error(*at, message, hint));
+        }
         let topic = options.iter().find(|(name, _)| name == "topic").map_or(name_at, |(_, at)| *at);
         Ok((source, Named { name: name_at, topic }))
     }
@@ -346,8 +353,14 @@ impl Reader<'_, '_> {
                     .ok_or_else(|| wrong("write a duration with its unit, such as '90s' or '1 hour'"))?;
                 source.event_time_max_ahead_us = Some(ahead);
             }
+            "archive_retention" => {
+                let retention = parse_interval_us(value)
+                    .ok_or_else(|| wrong("write a duration with its unit, such as '90 days'"))?;
+                source.archive_retention_us = Some(retention);
+            }
             _ => {
-                const NAMES: [&str; 9] = [
+                const NAMES: [&str; 10] = [
+                    "archive_retention",
                     "connector",
                     "topic",
                     "format",
@@ -384,7 +397,7 @@ fn interval_us(expr: &Expr) -> Option<i64> {
 }
 
 /// Microseconds of a duration without months: `10 seconds`, `1 hour`, `90s`.
-fn parse_interval_us(text: &str) -> Option<i64> {
+pub(super) fn parse_interval_us(text: &str) -> Option<i64> {
     let interval = parse_interval_month_day_nano(text).ok()?;
     let days_us = i64::from(interval.days).checked_mul(86_400_000_000)?;
     let total = days_us.checked_add(interval.nanoseconds / 1_000)?;

@@ -112,7 +112,9 @@ pub async fn compile_stored(
     source: &serde_json::Value,
 ) -> Result<Arc<View>, PipelineError> {
     let quoted = name.replace('"', "\"\"");
-    let text = format!("CREATE MATERIALIZED VIEW \"{quoted}\" AS {sql}");
+    // No SELECT begins with WITH (: those are the view's options.
+    let begin = if sql.starts_with("WITH (") { "" } else { "AS " };
+    let text = format!("CREATE MATERIALIZED VIEW \"{quoted}\" {begin}{sql}");
     let mut pipeline = crate::pipeline::parse(&format!("the ledger's view {name}"), &text, 0)?;
     let view = pipeline.views.remove(0);
     let source = serde_json::from_value::<Source>(source.clone()).map_err(|e| {
@@ -122,6 +124,10 @@ pub async fn compile_stored(
     pipeline.sources.push(source);
     compile_as(engine, &pipeline, &view, Judged::Stored).await
 }
+
+/// Why a view cannot have a retention.
+const NO_TIME: &str =
+    "retention goes by the view's time column: group by the event time or by a window of it, and show it";
 
 enum Failure {
     Plan(DataFusionError),
@@ -286,7 +292,13 @@ fn build(
     )?;
     let (merged, stored) = state_schemas(&partial.schema(), keys.len());
     let shape = shape::shape_of(&plan, &aggregate, &source);
-    let sql = text.query.to_string();
+    if text.retention_us.is_some() && shape.time_key.is_none() {
+        return Err(Failure::Plan(DataFusionError::Plan(NO_TIME.to_string())));
+    }
+    let sql = match &text.options {
+        None => text.query.to_string(),
+        Some(options) => format!("{options} AS {}", text.query),
+    };
     let state_ids: Vec<String> = calls.iter().map(|call| call.state_id.clone()).collect();
     Ok(View {
         name: text.name.clone(),
@@ -296,6 +308,8 @@ fn build(
         keys: shape.keys,
         all_keys_shown: shape.all_keys_shown,
         time_column: shape.time_column,
+        retention_us: text.retention_us,
+        time_key: shape.time_key,
         approximate: shape.approximate,
         needed: scanned_columns(state, &input)?,
         state_ids,

@@ -13,12 +13,14 @@ pub(super) struct Shape {
     pub(super) keys: Vec<String>,
     pub(super) all_keys_shown: bool,
     pub(super) time_column: Option<String>,
+    pub(super) time_key: Option<usize>,
     pub(super) approximate: Vec<String>,
 }
 
 /// Reads the shape off the projection above the aggregate.
 pub(super) fn shape_of(plan: &LogicalPlan, aggregate: &Aggregate, source: &Source) -> Shape {
-    let mut shape = Shape { keys: vec![], all_keys_shown: false, time_column: None, approximate: vec![] };
+    let mut shape =
+        Shape { keys: vec![], all_keys_shown: false, time_column: None, time_key: None, approximate: vec![] };
     let mut shown = BTreeSet::new();
     let LogicalPlan::Projection(projection) = plan else { return shape };
     for (expr, field) in projection.expr.iter().zip(projection.schema.fields()) {
@@ -31,6 +33,7 @@ pub(super) fn shape_of(plan: &LogicalPlan, aggregate: &Aggregate, source: &Sourc
         shown.insert(key);
         if shape.time_column.is_none() && is_time(&aggregate.group_expr[key], source) {
             shape.time_column = Some(field.name().clone());
+            shape.time_key = Some(key);
         }
     }
     shape.all_keys_shown = shown.len() == aggregate.group_expr.len();

@@ -188,7 +188,7 @@ pub(crate) fn body(step: &str, ledger: &Ledger) -> Body {
             let built = plan.versions.into_iter().filter(|version| version.mode != Mode::None);
             let one = |version: VersionPlan| {
                 let runs = version.keep.into_iter().chain([file("more")]).collect();
-                PublishedVersion { version: version.version, runs, full: false, holes: version.holes }
+                PublishedVersion { version: version.version, runs, holes: version.holes, ..PublishedVersion::default() }
             };
             Body::Published { plan: plan.plan, boundary, versions: built.map(one).collect() }
         }
@@ -219,7 +219,7 @@ pub(crate) fn entry(number: Number, body: Body) -> Entry {
 
 /// A batch view of one run.
 pub(crate) fn published(version: VersionId, path: &str) -> PublishedVersion {
-    PublishedVersion { version, runs: vec![file(path)], full: false, holes: vec![] }
+    PublishedVersion { version, runs: vec![file(path)], ..PublishedVersion::default() }
 }
 
 /// A file of some name.

@@ -36,7 +36,7 @@ fn examples() -> Vec<(&'static str, Body)> {
         version: version.into(),
         runs: runs.iter().map(|path| file(path)).collect(),
         full,
-        holes: vec![],
+        ..PublishedVersion::default()
     };
     let one: Ranges = [(TopicPartition::new("wikipedia", 0), Span::new(8000, 8100))].into_iter().collect();
     vec![

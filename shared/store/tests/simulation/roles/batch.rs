@@ -89,7 +89,12 @@ impl Recompute {
             world.note(&format!("batch: {:?}", version.mode));
             let runs = self.build(journal, ledger, version, &plan.boundary).await?;
             let full = version.mode == Mode::Full;
-            published.push(PublishedVersion { version: version.version.clone(), runs, full, holes: vec![] });
+            published.push(PublishedVersion {
+                version: version.version.clone(),
+                runs,
+                full,
+                ..PublishedVersion::default()
+            });
         }
         if published.is_empty() {
             return Ok(true);

@@ -60,7 +60,7 @@ fn published(ledger: &Ledger, boundary: Offsets, versions: &[VersionId]) -> Body
         version: id.clone(),
         runs: vec![file()],
         full: true,
-        holes: vec![],
+        ..PublishedVersion::default()
     });
     Body::Published { plan: ledger.number, boundary, versions: versions.collect() }
 }
