@@ -1,4 +1,4 @@
-//! What became of every offset and every event below the archive's frontier.
+//! What became of every offset and every event below the archive's frontier, as far as the archive still holds it.
 //!
 //! ```text
 //! positions = records + gaps in the log (markers, aborted) + lost        records  = with events + dead alone + absent (null, empty)
@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
-use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::compute::{and, and_not, concat_batches, filter, filter_record_batch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use bifold_archive::replay::Replay;
 use bifold_archive::{ABSENT, Part};
@@ -65,6 +65,10 @@ pub struct Archived {
     pub absent: u64,
     /// Positions that are lost.
     pub lost: i64,
+    /// Positions that left the archive.
+    pub expired: i64,
+    /// Rows of files that are still there, though their positions left the archive: events, and others.
+    pub below: (u64, u64),
     /// Offsets that stand there more than once.
     pub twice: u64,
 }
@@ -82,8 +86,10 @@ pub async fn archive(
     for (at, next) in ledger.archived.iter() {
         let lost = ledger.changes.iter().filter(|change| change.kind == bifold_ledger::ChangeKind::Lost);
         let spans = lost.filter_map(|change| change.ranges.get(at));
-        let lost = spans.map(|span| (span.end.min(next) - span.start).max(0)).sum();
-        found.insert(at.clone(), Archived { lost, ..Archived::default() });
+        let from = ledger.kept_from(at);
+        let lost = spans.map(|span| (span.end.min(next) - span.start.max(from)).max(0)).sum();
+        let expired = ledger.kept_from(at) - ledger.origin(at);
+        found.insert(at.clone(), Archived { lost, expired, ..Archived::default() });
     }
     let mut offsets: BTreeSet<(TopicPartition, i64)> = BTreeSet::new();
     for unit in &ledger.archive {
@@ -110,6 +116,13 @@ pub async fn archive(
                     };
                     let start = log_start(&at);
                     let of = found.entry(at.clone()).or_default();
+                    if offset.value(row) < ledger.kept_from(&at) {
+                        match reason {
+                            None => of.below.0 += 1,
+                            Some(_) => of.below.1 += 1,
+                        }
+                        continue;
+                    }
                     match reason {
                         None => of.events += 1,
                         Some(ABSENT) => of.absent += 1,
@@ -132,6 +145,8 @@ pub async fn archive(
 /// What a view does with the events of one partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Used {
+    /// From where: what lies before stands in its base view alone.
+    pub from: i64,
     /// Events by the view's definition of the source.
     pub events: u64,
     /// Those that it aggregates.
@@ -159,15 +174,18 @@ pub async fn view(
     let mut found = BTreeMap::new();
     for (at, next) in ledger.archived.iter() {
         let part = Part {
-            from: std::iter::once((at.clone(), ledger.origin(at))).collect(),
+            from: std::iter::once((at.clone(), ledger.kept_from(at))).collect(),
             to: std::iter::once((at.clone(), next)).collect(),
             without: vec![],
         };
         let holes = ledger.parts_of(&state.holes, &part.from, &part.to);
         let kept = Part { without: holes, ..part.clone() };
+        // With dedup the archive goes further back than what the base view holds: those rows are looked back at.
+        let based = state.base.as_ref().map_or(0, |base| base.boundary.or_zero(at));
+        let from = ledger.kept_from(at).max(based);
         let units: Vec<_> = part.units(ledger).map(|(unit, _)| unit).collect();
         let mut dedup = Dedup::new(&view.source)?;
-        let (mut used, mut waiting, mut rows) = (Used::default(), vec![], 0);
+        let (mut used, mut waiting, mut rows) = (Used { from, ..Used::default() }, vec![], 0);
         for unit in units {
             let mut replay = Replay::new(&view.source, files, &[unit], &part, |_| true);
             let mut batches = vec![];
@@ -176,17 +194,19 @@ pub async fn view(
             }
             let Some(first) = batches.first() else { continue };
             let batch = sorted(&concat_batches(&first.schema(), &batches)?);
-            used.events += batch.num_rows() as u64;
             let offsets = batch.column_by_name("_offset").expect("every event has one").as_primitive::<Int64Type>();
             let held: BooleanArray = offsets.values().iter().map(|offset| Some(kept.holds(at, *offset))).collect();
-            used.left_out += (held.len() - held.true_count()) as u64;
-            let batch = filter_record_batch(&batch, &held)?;
+            let own: BooleanArray = offsets.values().iter().map(|offset| Some(*offset >= used.from)).collect();
+            used.events += own.true_count() as u64;
+            used.left_out += and_not(&own, &held)?.true_count() as u64;
+            let (batch, own) = (filter_record_batch(&batch, &held)?, filter(&own, &held)?);
+            let own = own.as_boolean();
             let batch = match &mut dedup {
-                None => batch,
+                None => filter_record_batch(&batch, own)?,
                 Some(dedup) => {
                     let admitted = dedup.admit(&batch)?;
-                    used.deduplicated += (admitted.len() - admitted.true_count()) as u64;
-                    filter_record_batch(&batch, &admitted)?
+                    used.deduplicated += and_not(own, &admitted)?.true_count() as u64;
+                    filter_record_batch(&batch, &and(own, &admitted)?)?
                 }
             };
             rows += batch.num_rows();

@@ -33,7 +33,9 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::progress::Progress;
 use crate::runs::{Run, Trigger};
-use run_file::{read_run, write_run};
+pub(crate) use ordered::held;
+pub(crate) use run_file::read_run;
+use run_file::write_run;
 
 /// Runs of a version beyond which an incremental run merges them all.
 const MOST_RUNS: usize = 8;

@@ -193,6 +193,7 @@ async fn sources(State(api): State<Arc<Api>>) -> Result<Response, Problem> {
                 "topic": at.topic,
                 "partition": at.partition,
                 "origin": ledger.origin(at),
+                "archive_start": ledger.kept_from(at),
                 "archived": ledger.archived(at),
                 "folded": folded,
                 "log_end": survey.bounds.get(at).map(|bounds| bounds.end),

@@ -13,6 +13,7 @@ mod late;
 mod left_out;
 mod manifests;
 mod restart;
+mod retention;
 mod roles;
 mod small;
 mod truth;

@@ -470,6 +470,7 @@ fn every_failpoint_is_killed_at_by_a_test() {
         .map(|point| point.split(':').next().expect("a name"))
         .chain(here)
         .chain(crate::small::POINTS)
+        .chain(crate::retention::POINTS)
         .collect();
     let known = failpoints_in_sources();
     assert_eq!(tested, known.keys().map(String::as_str).collect::<BTreeSet<_>>());

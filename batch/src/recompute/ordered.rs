@@ -156,7 +156,7 @@ impl Rows {
 }
 
 /// Which rows lie in a part.
-fn held(part: &Part, batch: &RecordBatch) -> BooleanArray {
+pub(crate) fn held(part: &Part, batch: &RecordBatch) -> BooleanArray {
     let column = |name: &str| batch.column_by_name(name).expect("every archived row has its place in the log");
     let topics = column("_topic").as_string::<i32>();
     let partitions = column("_partition").as_primitive::<Int32Type>();

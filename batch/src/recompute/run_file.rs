@@ -101,7 +101,7 @@ impl Write for Checked<'_> {
 }
 
 /// The states of a run.
-pub(super) async fn read_run(files: &SourceFiles, run: &File) -> Result<Vec<RecordBatch>, Error> {
+pub(crate) async fn read_run(files: &SourceFiles, run: &File) -> Result<Vec<RecordBatch>, Error> {
     let bytes = files.get(run).await?;
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?;
     Ok(reader.collect::<Result<_, _>>()?)

@@ -14,7 +14,7 @@ use crate::context::{Context, within};
 use crate::exit::Exit;
 use crate::output;
 
-const COLUMNS: [&str; 18] = [
+const COLUMNS: [&str; 19] = [
     "view",
     "topic",
     "partition",
@@ -24,6 +24,7 @@ const COLUMNS: [&str; 18] = [
     "records",
     "gaps",
     "lost",
+    "expired",
     "in_log",
     "events",
     "dead_letters",
@@ -75,7 +76,7 @@ pub(crate) async fn run(common: &Common, audit: Audit) -> Result<(), Exit> {
     };
     let (mut rows, mut uneven) = (vec![], vec![]);
     for (at, held) in &archived {
-        let (from, to) = (ledger.origin(at), ledger.archived(at));
+        let (from, to) = (ledger.kept_from(at), ledger.archived(at));
         let positions = to - from;
         let gaps = positions - held.records as i64 - held.lost;
         let seen = in_log.as_ref().map(|seen| seen.get(at).copied().unwrap_or_default());
@@ -93,7 +94,7 @@ pub(crate) async fn run(common: &Common, audit: Audit) -> Result<(), Exit> {
         }
         rows.push(json!({
             "source": source.name, "topic": at.topic, "partition": at.partition, "from": from, "to": to, "positions": positions,
-            "records": held.records, "gaps": gaps, "lost": held.lost, "in_log": seen.map(|seen| seen.records),
+            "records": held.records, "gaps": gaps, "lost": held.lost, "expired": held.expired, "in_log": seen.map(|seen| seen.records),
             "events": held.events, "dead_letters": held.dead_letters, "absent": held.absent, "even": wrong.is_empty(),
         }));
         uneven.extend(wrong.into_iter().map(|why| format!("{at}: {why}")));
@@ -105,7 +106,7 @@ pub(crate) async fn run(common: &Common, audit: Audit) -> Result<(), Exit> {
             let even = sum == used.events;
             rows.push(json!({
                 "source": source.name, "view": state.view, "version": version, "topic": at.topic, "partition": at.partition,
-                "from": ledger.origin(&at), "to": ledger.archived(&at), "events": used.events, "counted": used.counted,
+                "from": used.from, "to": ledger.archived(&at), "events": used.events, "counted": used.counted,
                 "filtered": used.filtered, "deduplicated": used.deduplicated, "left_out": used.left_out, "even": even,
             }));
             if !even {
@@ -135,11 +136,25 @@ fn batch_damaged(error: bifold_batch::Error) -> Exit {
 /// What the ledger has counted, against what the files hold.
 fn against_ledger(ledger: &Ledger, archived: &BTreeMap<TopicPartition, audit::Archived>) -> Vec<String> {
     let sum = |of: fn(&audit::Archived) -> u64| archived.values().map(of).sum::<u64>();
-    let pairs = [
-        ("events", sum(|held| held.events), ledger.counts.rows),
-        ("dead letters", sum(|held| held.dead_letters), ledger.counts.dead.values().sum()),
-        ("absent records", sum(|held| held.absent), ledger.counts.absent),
-    ];
+    let (counts, removed) = (&ledger.counts, ledger.removed);
+    let (dead, absent) = (counts.dead.values().sum::<u64>(), counts.absent);
+    let events = sum(|held| held.events + held.below.0);
+    let pairs = match ledger.expired.is_empty() {
+        true => vec![
+            ("events", events, counts.rows),
+            ("dead letters", sum(|held| held.dead_letters), dead),
+            ("absent records", sum(|held| held.absent), absent),
+        ],
+        // Of what left the archive it is not known any more which of the two it was.
+        false => vec![
+            ("events", events + removed.rows, counts.rows),
+            (
+                "dead letters and absent records",
+                sum(|held| held.dead_letters + held.absent + held.below.1) + removed.dead,
+                dead + absent,
+            ),
+        ],
+    };
     let differs = pairs.into_iter().filter(|(_, files, ledger)| files != ledger);
     differs
         .map(|(what, files, ledger)| format!("the archive's files hold {files} {what}, the ledger counted {ledger}"))
@@ -156,7 +171,7 @@ async fn read_log(
     let mut left = Offsets::default();
     let mut starts = vec![];
     for (at, bounds) in &found.bounds {
-        let next = bounds.earliest.max(ledger.origin(at));
+        let next = bounds.earliest.max(ledger.kept_from(at));
         if next < ledger.archived(at) {
             left.advance(at, ledger.archived(at));
             starts.push(Start { at: at.clone(), next, leader_epoch: None });
