@@ -15,4 +15,5 @@ mod golden;
 mod log;
 mod pieces;
 mod property;
+mod retention;
 mod views;

@@ -210,7 +210,7 @@ fn view_options(place: &Place, view: &CreateView) -> Result<(Option<i64>, Option
     let CreateTableOptions::With(options) = &view.options else { return Ok((None, None)) };
     let refuse = |at, message: String| Err(place.error(at, message, Some(RETENTION.to_string())));
     let [SqlOption::KeyValue { key, value }] = &options[..] else {
-        return refuse(place.clause(&["WITH"]), "these options are not a view's".to_string());
+        return refuse(place.options(), "these options are not a view's".to_string());
     };
     if normal(key) != "retention" {
         return refuse(key.span.start, format!("there is no option {:?} of a view", key.value));
@@ -220,7 +220,10 @@ fn view_options(place: &Place, view: &CreateView) -> Result<(Option<i64>, Option
         _ => None,
     };
     match text.as_deref().and_then(parse_interval_us).filter(|retention| *retention > 0) {
-        Some(retention) => Ok((Some(retention), Some(view.options.to_string()))),
+        Some(retention) => {
+            let text = text.unwrap_or_default();
+            Ok((Some(retention), Some(format!("WITH (retention = '{text}')"))))
+        }
         None => refuse(key.span.start, format!("retention cannot be {value}")),
     }
 }

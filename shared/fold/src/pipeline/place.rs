@@ -47,6 +47,13 @@ impl Place {
         found.map_or_else(|| self.start(), |(token, _)| token.span.start)
     }
 
+    /// Where the options of a view stand; else where the statement begins.
+    pub(crate) fn options(&self) -> Location {
+        let is_with =
+            |token: &&TokenWithSpan| matches!(&token.token, Token::Word(word) if word.keyword == Keyword::WITH);
+        self.tokens.iter().find(is_with).map_or_else(|| self.start(), |token| token.span.start)
+    }
+
     /// What stands after the first AS, without white space, and how deep in parentheses it stands.
     fn body(&self) -> impl Iterator<Item = (&TokenWithSpan, i32)> {
         let is_as = |token: &TokenWithSpan| matches!(&token.token, Token::Word(word) if word.keyword == Keyword::AS);

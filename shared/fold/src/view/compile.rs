@@ -93,6 +93,11 @@ async fn compile_as(
         Failure::Plan(error) => wrong(error),
         Failure::Refused(refused) => wrong::refused(text, refused),
     })?;
+    if view.retention_us.is_some() && view.time_key.is_none() {
+        let hint = Some("group by the event time or by a window of it, and show it".to_string());
+        let message = "retention goes by the view's time column, and this view has none";
+        return Err(text.place.error(text.place.options(), message, hint));
+    }
     let view = Arc::new(view);
     match dry_run(engine, &view).await {
         Ok(()) => Ok(view),
@@ -124,10 +129,6 @@ pub async fn compile_stored(
     pipeline.sources.push(source);
     compile_as(engine, &pipeline, &view, Judged::Stored).await
 }
-
-/// Why a view cannot have a retention.
-const NO_TIME: &str =
-    "retention goes by the view's time column: group by the event time or by a window of it, and show it";
 
 enum Failure {
     Plan(DataFusionError),
@@ -292,9 +293,6 @@ fn build(
     )?;
     let (merged, stored) = state_schemas(&partial.schema(), keys.len());
     let shape = shape::shape_of(&plan, &aggregate, &source);
-    if text.retention_us.is_some() && shape.time_key.is_none() {
-        return Err(Failure::Plan(DataFusionError::Plan(NO_TIME.to_string())));
-    }
     let sql = match &text.options {
         None => text.query.to_string(),
         Some(options) => format!("{options} AS {}", text.query),

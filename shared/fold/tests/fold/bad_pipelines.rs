@@ -73,7 +73,8 @@ async fn check_options(cases: &[(&str, &str, &str)]) {
 }
 
 const A_SOURCE_IS: &str = "a source is CREATE TABLE name (column TYPE, …, WATERMARK FOR";
-const A_VIEW_IS: &str = "a view is CREATE MATERIALIZED VIEW name AS SELECT";
+const A_VIEW_IS: &str = "a view is CREATE MATERIALIZED VIEW name [WITH (retention = '30 days')] AS SELECT";
+const RETENTION: &str = "a view takes one option: WITH (retention = '30 days')";
 const A_PIPELINE_HOLDS: &str = "a pipeline holds CREATE TABLE … WITH (connector = 'kafka', …) and CREATE MATERIALIZED";
 const WITH: &str = "WITH (connector = 'kafka', topic = '…', format = 'json')";
 const TYPES: &str = "use BOOLEAN, INT, BIGINT, DOUBLE, DECIMAL(p,s), TEXT, TIMESTAMP, JSON, STRUCT<…> or T[]";
@@ -99,6 +100,11 @@ async fn deduplication_that_makes_no_sense_is_refused() {
             ", dedup = 'x', §dedup_loopback = '5'",
             "there is no option \"dedup_loopback\"",
             "the nearest option is dedup_lookback",
+        ),
+        (
+            ", archive_retention = §'a while'",
+            "archive_retention cannot be \"a while\"",
+            "write a duration with its unit, such as '90 days'",
         ),
         (", §dedup = 'x'", "dedup names \"x\", which is no column of this table", "the nearest column is \"t\""),
         (", dedup = §'t,t'", "dedup cannot be \"t,t\"", "name a column, or several that differ, separated by commas"),
@@ -204,12 +210,26 @@ async fn other_statements_have_no_place_in_a_pipeline() {
             "a view has no column list",
             "name columns with AS in the SELECT",
         ),
+        ("CREATE MATERIALIZED VIEW v WITH (§x = 1) AS SELECT 1", "there is no option \"x\" of a view", RETENTION),
+        ("CREATE MATERIALIZED VIEW v WITH (§retention = 1) AS SELECT 1", "retention cannot be 1", RETENTION),
         (
-            "CREATE MATERIALIZED VIEW §v WITH (x = 1) AS SELECT 1",
-            "view \"v\" has options, but a view takes none",
-            A_VIEW_IS,
+            "CREATE MATERIALIZED VIEW v WITH (§retention = '1 month') AS SELECT 1",
+            "retention cannot be '1 month'",
+            RETENTION,
         ),
-        ("CREATE MATERIALIZED VIEW §v TO t AS SELECT 1", "view \"v\" has options, but a view takes none", A_VIEW_IS),
+        ("CREATE MATERIALIZED VIEW v WITH (§retention = '0s') AS SELECT 1", "retention cannot be '0s'", RETENTION),
+        (
+            "CREATE MATERIALIZED VIEW v §WITH (retention = '1 day', x = 1) AS SELECT 1",
+            "these options are not a view's",
+            RETENTION,
+        ),
+        (
+            "CREATE TABLE t (a TIMESTAMP, WATERMARK FOR a AS a) WITH (connector = 'kafka', topic = 't');\n\
+             CREATE MATERIALIZED VIEW v §WITH (retention = '1 day') AS SELECT count(*) AS n FROM t",
+            "retention goes by the view's time column, and this view has none",
+            "group by the event time or by a window of it, and show it",
+        ),
+        ("CREATE MATERIALIZED VIEW §v TO t AS SELECT 1", "view \"v\" has options that a view does not take", A_VIEW_IS),
     ])
     .await;
 }

@@ -222,6 +222,31 @@ async fn a_stored_version_compiles_to_itself() {
 }
 
 #[tokio::test]
+async fn a_views_retention_is_part_of_its_version_and_a_sources_is_not() {
+    let table = |more: &str| {
+        format!(
+            "CREATE TABLE t (a TIMESTAMP, WATERMARK FOR a AS a) WITH (connector = 'kafka', topic = 'x'{more}); \
+             CREATE MATERIALIZED VIEW v"
+        )
+    };
+    let select = "AS SELECT date_trunc('day', a) AS day, count(*) AS n FROM t GROUP BY 1";
+    let compiled = async |text: String| compile(&text).await.unwrap_or_else(|e| panic!("{e}")).1.remove(0);
+    let plain = compiled(format!("{} {select}", table(""))).await;
+    let month = compiled(format!("{} WITH (retention = '30 days') {select}", table(""))).await;
+    let again =
+        compiled(format!("{} with (RETENTION='30 days') {select}", table(", archive_retention = '1 day'"))).await;
+    assert_ne!(plain.version, month.version);
+    assert_eq!((plain.retention_us, month.retention_us), (None, Some(30 * 86_400_000_000)));
+    assert_eq!((&again.version, again.source.archive_retention_us), (&month.version, Some(86_400_000_000)));
+    let unkept = compiled(format!("{} {select}", table(", archive_retention = '1 day'"))).await;
+    assert_eq!((&unkept.version, &unkept.source.decoding()), (&plain.version, &plain.source.decoding()));
+    let source = serde_json::to_value(&*month.source).expect("a source is JSON");
+    let stored = compile_stored(&Engine::new(), "v", &month.sql, &source).await.unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((&stored.version, stored.retention_us), (&month.version, month.retention_us));
+    assert!(month.sql.starts_with("WITH (retention = '30 days') AS SELECT"), "{}", month.sql);
+}
+
+#[tokio::test]
 async fn pipelines_that_compile_at_once_in_one_engine_do_not_meet() {
     let engine = Engine::new();
     let text = |ty: &str| {
