@@ -35,9 +35,8 @@ fn shown(rows: &[RecordBatch]) -> Vec<(i64, i64, i64, i64)> {
     let mut all = vec![];
     for batch in rows {
         let hours = batch.column(0).as_primitive::<TimestampMicrosecondType>();
-        let number = |column: usize, row: usize| {
-            batch.column(column).as_primitive::<arrow::datatypes::Int64Type>().value(row)
-        };
+        let number =
+            |column: usize, row: usize| batch.column(column).as_primitive::<arrow::datatypes::Int64Type>().value(row);
         all.extend((0..batch.num_rows()).map(|row| (hours.value(row), number(1, row), number(2, row), number(3, row))));
     }
     all.sort_unstable();
@@ -84,7 +83,8 @@ async fn what_is_beyond_the_retention_at_the_boundary_is_in_no_answer_and_all_el
         assert_eq!(shown(&answer), expected, "seed {seed}: {cuts:?}, kept from {kept_from:?}");
         assert_eq!(shown(&view.rows_kept_from(plain, kept_from).expect("it has a time")), expected, "seed {seed}");
         dropped += whole.len() - expected.len();
-        late += events[from..cuts[2]].iter().filter(|(t, _)| kept_from.is_some_and(|from| t - t % HOUR_US < from)).count();
+        late +=
+            events[from..cuts[2]].iter().filter(|(t, _)| kept_from.is_some_and(|from| t - t % HOUR_US < from)).count();
     }
     assert!(dropped > 100 && late > 10, "{dropped} groups were dropped, {late} events came too late");
 }

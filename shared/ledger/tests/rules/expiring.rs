@@ -1,8 +1,8 @@
 //! What leaves the archive (rule 27).
 
-use bifold_ledger::Mode;
+use bifold_ledger::{Body, Mode};
 
-use crate::dsl::{holes, p, refused, run, show, vector};
+use crate::dsl::{body, holes, p, refused, run, show, vector};
 
 /// Archived, folded and published up to 6.
 const BUILT: &str = "D v1; A p0→4; A p0→6; F p0→6; P(6,0)";
@@ -24,6 +24,12 @@ fn rule_27_what_expires_lies_below_every_boundary() {
             "the base view of version u1 reaches to w/0:8; it has to reach from 8 to 6",
         ),
     ]);
+    let ledger = run(BUILT);
+    let Body::Expired { plan, below, mut bases } = body("Z(4,0)", &ledger) else { panic!("it is expired") };
+    bases[0].boundary = vector("(3,0)");
+    let refusal =
+        ledger.check(ledger.number + 1, &Body::Expired { plan, below, bases }).expect_err("nothing holds p0@3");
+    assert_eq!(refusal.to_string(), "the base view of version v1 reaches to w/0:3; it has to reach from 4 to 6");
     let ledger = run(&format!("{BUILT}; Z(4,0)"));
     assert_eq!(ledger.archive.iter().map(|unit| unit.number).collect::<Vec<_>>(), [4]);
     assert_eq!((ledger.kept_from(&p(0)), ledger.archived(&p(0))), (4, 6));
