@@ -11,8 +11,10 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from datetime import datetime
 from pathlib import Path
 
+from inside import Inside, compiled
 from proxy import Proxies
 
 ROOT = Path(__file__).parent.parent.parent
@@ -85,8 +87,9 @@ class Broker:
 class Process:
     """A role as a process of its own; the same command, port and folder at every start; one log for all of them."""
 
-    def __init__(self, name, command, environment, port, log, record):
-        self.name, self.command, self.environment, self.port, self.log, self.record = name, command, environment, port, log, record
+    def __init__(self, name, command, environment, inside, port, log, record):
+        self.name, self.command, self.port, self.log, self.record = name, command, port, log, record
+        self.environment, self.inside = environment | inside.environment, inside
         self.url = f"http://127.0.0.1:{port}"
         self.child = None
         # While something is done to it, and until it is ready again, its connections may fail.
@@ -118,6 +121,13 @@ class Process:
                 return self.record.fail(f"{self.name} is not ready after {timeout_s} s; see {self.log}")
             time.sleep(0.05)
         self.disturbed, self.calm_since = False, time.monotonic()
+
+    def clock(self):
+        """The time that its last log line says, in seconds; None if it has none since its start."""
+        with open(self.log, "rb") as log:
+            log.seek(self.begin)
+            lines = re.findall(rb"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d+Z", log.read(), re.MULTILINE)
+        return datetime.fromisoformat(lines[-1].decode() + "+00:00").timestamp() if lines else None
 
     def disturb(self):
         self.disturbed = True
@@ -177,10 +187,14 @@ class Fleet:
         self.s3 = None
         self.processes = {}
         (folder / "pipeline.sql").write_text(PIPELINE)
+        # What bifold writes locally; its disk can be full, that of the logs is not.
+        self.disk = folder / "disk"
+        self.disk.mkdir()
+        self.library = compiled(folder)
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("BIFOLD_", "AWS_"))} | SETTINGS
         if store == "s3":
             self.start_s3()
-        self.store = "s3://bifold/chaos" if self.s3 else str(folder / "store")
+        self.store = "s3://bifold/chaos" if self.s3 else str(self.disk / "store")
         self.broker.start()
 
     def start_s3(self):
@@ -196,8 +210,11 @@ class Fleet:
         address = self.proxies.add(f"s3:{name}", free_ports(1)[0], ("127.0.0.1", self.s3))
         return self.environment | {"AWS_ENDPOINT": f"http://{address}"}
 
+    def inside(self, name):
+        return Inside(self.library, self.folder, name, self.disk)
+
     def command(self, *words, folder="tools"):
-        data = self.folder / "data" / folder
+        data = self.disk / folder
         flags = ["--pipeline", self.folder / "pipeline.sql", "--data-dir", data, "--store", self.store, "--brokers", self.broker.proxied]
         return [str(word) for word in (self.bifold, *words, *flags)]
 
@@ -213,7 +230,7 @@ class Fleet:
                 elif role == "serve":
                     environment["BIFOLD_SERVE__SPEED"] = ",".join(ways)
                 command = self.command(role, "--listen", f"127.0.0.1:{port}", folder=name)
-                self.processes[name] = Process(name, command, environment, port, self.folder / f"{name}.log", self.record)
+                self.processes[name] = Process(name, command, environment, self.inside(name), port, self.folder / f"{name}.log", self.record)
                 self.processes[name].start()
         for process in self.processes.values():
             process.wait_ready(120)
@@ -247,7 +264,8 @@ class Batch:
 
     def __init__(self, fleet):
         self.fleet, self.record = fleet, fleet.record
-        self.environment = fleet.behind_proxy("batch")
+        self.inside = fleet.inside("batch")
+        self.environment = fleet.behind_proxy("batch") | self.inside.environment
         self.wanted = threading.Event()
         self.child, self.killed = None, False
         self.lock = threading.Lock()

@@ -64,11 +64,50 @@ def offsets(vector):
     return ",".join(f"{TOPIC}/{p}:{offset}" for p, offset in enumerate(vector))
 
 
-class Answer:
-    """A 200 and what was known when it came."""
+def ranges_of(coverage):
+    """Of one view's coverage, per partition: (batch, speed)."""
+    parts = {part["partition"]: (part["batch"], part["speed"]) for part in coverage["partitions"]}
+    return [parts.get(p, ([0, 0], [0, 0])) for p in range(PARTITIONS)]
 
-    def __init__(self, server, query, body, mark, at, least):
+
+def lower(vector, than):
+    """Whether it is lower somewhere."""
+    return any(a < b for a, b in zip(vector, than))
+
+
+class Answer:
+    """A 200 and what was known: when it came, and `before` it was asked for."""
+
+    def __init__(self, server, query, body, mark, at, least, before):
         self.server, self.query, self.body, self.mark, self.at, self.least = server, query, body, mark, at, least
+        self.promised, self.durable = before
+
+
+class Promises:
+    """How far the answers reached that were asked for with `at_least`: whoever asks for as much later gets it, or 503."""
+
+    KEPT = 200
+
+    def __init__(self):
+        self.vectors, self.most = deque(maxlen=self.KEPT), None
+        self.lock = threading.Lock()
+
+    def add(self, vector):
+        with self.lock:
+            self.vectors.append(vector)
+            self.most = [max(pair) for pair in zip(vector, self.most or vector)]
+
+    def pick(self, pick):
+        """The newest, one of the recent ones, or all of them together; None if there is none."""
+        with self.lock:
+            if not self.vectors:
+                return None
+            return pick.choice([self.vectors[-1], self.vectors[-1], pick.choice(self.vectors), self.most])
+
+    def all(self):
+        """What reaches every one of them."""
+        with self.lock:
+            return self.most
 
 
 class Judge:
@@ -79,32 +118,51 @@ class Judge:
         self.folds = {}
         # Per view and version: ledger numbers in order, and the boundary of each.
         self.boundaries = {}
+        # Ledger number and frontier of the latest answers.
+        self.fronts = deque(maxlen=200)
 
     def can_be_judged(self, answer):
         return self.truth.is_settled(answer.mark) and self.truth.known_end()[1] > answer.at
 
     def judge(self, answer):
         """None, or what is wrong."""
-        body = json.loads(answer.body)
+        body = answer.body
         coverage, fronts = body["coverage"], {}
         end, _ = self.truth.known_end()
         if sorted(c["view"] for c in coverage) != sorted(answer.query.views) or body["truncated"]:
             return f"coverage of {answer.query.views} or truncated: {body['truncated']}"
         for c in coverage:
-            parts = {p["partition"]: p for p in c["partitions"]}
-            ranges = [(parts[p]["batch"], parts[p]["speed"]) if p in parts else ([0, 0], [0, 0]) for p in range(PARTITIONS)]
-            if c["holes"] or c["pending_holes"] or c["source"] != "payments" or {p["topic"] for p in parts.values()} - {TOPIC}:
+            ranges = ranges_of(c)
+            if c["holes"] or c["pending_holes"] or c["source"] != "payments" or {p["topic"] for p in c["partitions"]} - {TOPIC}:
                 return "holes, or another source"
             if any(batch[0] != 0 or batch[1] != speed[0] or speed[1] < speed[0] or batch[1] < 0 for batch, speed in ranges):
                 return "ranges that do not join"
             front = fronts[c["view"]] = [speed[1] for _, speed in ranges]
-            if answer.least and any(f < least for f, least in zip(front, answer.least)):
+            if answer.least and lower(front, answer.least):
                 return f"it covers less than was asked for: {answer.least}"
             if any(f > e for f, e in zip(front, end)):
                 return f"it covers more than the log holds: {end}"
             if wrong := self.boundary(c, [batch[1] for batch, _ in ranges]):
                 return wrong
+            if wrong := self.durable(answer, c["ledger"], front, [batch[1] for batch, _ in ranges]):
+                return wrong
         return self.rows(answer, body["rows"], fronts)
+
+    def durable(self, answer, ledger, front, boundary):
+        """What is durable never goes back. An answer does not tell how far its deltas reach, but it covers at least all that is
+        durable at its ledger number: every boundary, of any view, of a number that is not higher; and what the same server said
+        to be folded before it was asked."""
+        if lower(front, answer.durable):
+            return f"it covers {front}, and before it was asked the server had folded {answer.durable}"
+        self.fronts.append((ledger, front))
+        for numbers, vectors in self.boundaries.values():
+            at = bisect.bisect(numbers, ledger)
+            if at and lower(front, vectors[numbers[at - 1]]):
+                return f"it covers {front} at ledger {ledger}, less than the boundary {vectors[numbers[at - 1]]} at {numbers[at - 1]}"
+        for number, other in self.fronts:
+            if number >= ledger and lower(other, boundary):
+                return f"the boundary {boundary} at ledger {ledger} is beyond what an answer covered at {number}: {other}"
+        return None
 
     def boundary(self, coverage, boundary):
         """A version's boundary never goes back along the ledger, and is one at each number of it."""
@@ -151,6 +209,7 @@ class Poller:
     def __init__(self, servers, load, record, seed):
         self.load, self.truth, self.record, self.seed = load, load.truth, record, seed
         self.judge = Judge(self.truth, record)
+        self.promises = Promises()
         self.queue = deque()
         for server in servers:
             for number in range(self.THREADS):
@@ -168,15 +227,21 @@ class Poller:
         pick, durable = random.Random(f"{self.seed}/{server.name}/{number}"), {}
         while not self.record.stop.is_set():
             kind = pick.random()
+            earlier = self.promises.pick(pick) if 0.35 <= kind < 0.55 else None
+            folded = [durable.get((p, "folded"), 0) for p in range(PARTITIONS)]
             if kind < 0.1:
                 self.sources(server, durable)
+            elif earlier:
+                # Whichever server it was that reached it.
+                if self.ask(server, pick.choice(WHOLE + PARTS), offsets(earlier), earlier, pick.choice([2000, 10_000]), folded):
+                    self.record.count("promises_kept")
             else:
                 least, words = None, pick.choice(["latest", "offsets"]) if kind < 0.35 else None
                 if words:
                     # The broker's own word of a moment ago, so `latest` may not be less.
                     least = self.truth.known_end()[0]
                     words = offsets(least) if words == "offsets" else words
-                self.ask(server, pick.choice(WHOLE + PARTS), words, least, pick.choice([500, 2000, 2000, 10_000]))
+                self.ask(server, pick.choice(WHOLE + PARTS), words, least, pick.choice([500, 2000, 2000, 10_000]), folded)
             self.record.stop.wait(pick.random() * 0.5)
 
     def request(self, server, path, body=None, timeout_s=30):
@@ -206,18 +271,29 @@ class Poller:
             self.record.fail(f"{server.name} answers {status} to {path} {body}: {text[:2000].decode(errors='replace')}")
         return status, text
 
-    def ask(self, server, query, words, least, timeout_ms):
-        """Asks, and leaves a 200 to the judge; tells whether it was one."""
-        body = None
+    def ask(self, server, query, words, least, timeout_ms, folded=(0,) * PARTITIONS):
+        """Asks, and leaves a 200 to the judge; tells whether it was one. `folded`: what this server said before."""
+        before = self.promises.all(), folded
+        question = None
         if query.sql:
             path = "/v1/sql"
-            body = json.dumps({"sql": query.sql, "timeout_ms": timeout_ms} | ({"at_least": words} if words else {}))
+            question = json.dumps({"sql": query.sql, "timeout_ms": timeout_ms} | ({"at_least": words} if words else {}))
         else:
             path = f"{query.path}&timeout_ms={timeout_ms}" + (f"&at_least={quote(words)}" if words else "")
-        reply = self.request(server, path, body, timeout_ms / 1000)
+        reply = self.request(server, path, question, timeout_ms / 1000)
         if reply is None or reply[0] != 200:
             return False
-        self.queue.append(Answer(server.name, query, reply[1], self.truth.mark(), time.monotonic(), least))
+        body = json.loads(reply[1])
+        self.queue.append(Answer(server.name, query, body, self.truth.mark(), time.monotonic(), least, before))
+        # An answer over two views reaches what both of them cover.
+        fronts = [[speed[1] for _, speed in ranges_of(coverage)] for coverage in body["coverage"]]
+        front = [min(ends) for ends in zip(*fronts)]
+        if words:
+            self.promises.add(front)
+        elif before[0]:
+            # Allowed: it is open epochs that a crash takes with it.
+            self.record.count("plain_answers")
+            self.record.count("plain_answers_lower", lower(front, before[0]))
         return True
 
     def sources(self, server, durable):
@@ -245,7 +321,7 @@ class Poller:
             self.queue.popleft()
 
     def wrong(self, answer, wrong):
-        coverage = json.loads(answer.body)["coverage"]
+        coverage = answer.body["coverage"]
         covered = [0] * PARTITIONS
         for part in coverage[0]["partitions"]:
             covered[part["partition"]] = part["speed"][1]

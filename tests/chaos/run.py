@@ -4,21 +4,25 @@
     python3 tests/chaos/run.py --bifold target/release/bifold [--faults 200] [--seed N] [--minutes M] [--keep DIR]
                                [--store s3|local] [--rate 300] [--speed 3] [--collect 2] [--serve 2]
 
-Needs the Python package confluent-kafka, and what deploy/dev/kafka and deploy/dev/s3 need.
+Needs the Python package confluent-kafka, a C compiler, and what deploy/dev/kafka and deploy/dev/s3 need.
 
 Three `speed`, two `collect` and two `serve` run on an Apache Kafka with a topic of 12 partitions and on an S3 server, batch runs
 follow one another. Between bifold and Kafka, between each process and S3, and between `serve` and each `speed` stands a proxy.
 The load goes to the broker directly: single events, arrays and lines of them, late, twice, malformed, tombstones, transactions
 of which a third are aborted. Its acknowledgements are the truth: they say which rows stand at which offset. Every answer of the
-servers is compared with the views' rows over exactly the offsets that it says it covers.
+servers is compared with the views' rows over exactly the offsets that it says it covers. What an answer to `at_least` covered is
+asked for again later, of either server: a 200 must cover it, and once all is healed both must give one. No answer covers less than
+was durable at its ledger number. A plain answer may: how often one covered less than an earlier one to `at_least` is counted.
 
 Faults, chosen by the seed: kill -9 of a role or of a batch run, SIGSTOP for 1 to 35 s, SIGTERM, the broker killed or stopped,
-the ways to Kafka, S3 and `speed` cut, stalled, delayed, or (S3) with answers lost. After every 20 all is healed, the load comes
-to rest and both servers must answer exactly all of it; after every 50 also `batch run`, `verify`, the dead letters and, where
-there is one, `audit`. Ends with one line of figures; exit code 1 at the first thing that is wrong, with the logs kept.
+the ways to Kafka, S3 and `speed` cut, stalled, delayed, or (S3) with answers lost; the wall clock of a process jumps by a second
+to five hours, either way, and back again; no space for what a process writes locally: with S3 only the scratch of batch runs, with
+a local store everything. In every other round one process runs from its start with a clock that is wrong by up to five minutes.
+After every 20 faults all is healed, but for that clock, the load comes to rest and both servers must answer exactly all of it;
+after every 50 also `batch run`, `verify`, the dead letters and, where there is one, `audit`. Ends with one line of figures; exit
+code 1 at the first thing that is wrong, with the logs kept.
 
-The seed fixes the faults and the records, not how the processes meet. Not done: a full disk (a file system of its own needs
-privileges), jumps of the clock.
+The seed fixes the faults and the records, not how the processes meet. A full disk below the local log: disk_full.py.
 """
 
 import argparse
@@ -81,10 +85,15 @@ class Run:
             last = number == options.faults or time.monotonic() > until
             if last or number % ROUND == 0 or number % LONG_ROUND == 0:
                 self.round(faults, last or number % LONG_ROUND == 0)
+                if not last:
+                    self.resume()
             if last or record.stop.is_set():
                 break
 
     def resume(self):
+        if self.record.stop.is_set():
+            return
+        self.faults.wrong_clock()
         self.load.running.set()
         self.fleet.batch.wanted.set()
 
@@ -102,6 +111,11 @@ class Run:
             return
         began = time.monotonic()
         for server in fleet.servers():
+            if promised := self.poller.promises.all():
+                # Here all is healed: both servers keep what any of them ever answered to an `at_least`.
+                self.let_settle(f"{server.name} answers what was answered before: {promised}", 120,
+                                lambda: self.poller.ask(server, WHOLE[0], offsets(promised), promised, 20_000))  # noqa: B023
+                record.count("promises_kept_when_healed")
             for query in WHOLE:
                 # The judge finds it wrong if it covers less than all.
                 self.let_settle(f"{server.name} answers {query}", 120,
@@ -115,7 +129,6 @@ class Run:
         if not record.stop.is_set():
             record.count("rounds")
             record.say(f"round {record.counts['rounds']} is right: {sum(end)} offsets, {json.dumps(record.counts)}")
-            self.resume()
 
     def long_round(self, end):
         """What the commands say of the whole."""

@@ -24,7 +24,7 @@ fn rule_27_what_expires_lies_below_every_boundary() {
             "the base view of version u1 reaches to w/0:8; it has to reach from 8 to 6",
         ),
     ]);
-    let ledger = run(BUILT);
+    let ledger = run(&format!("{BUILT}; M 3"));
     let Body::Expired { plan, below, mut bases } = body("Z(4,0)", &ledger) else { panic!("it is expired") };
     bases[0].boundary = vector("(3,0)");
     let refusal =
