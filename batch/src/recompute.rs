@@ -123,9 +123,9 @@ impl Recompute {
     /// # Errors
     /// [`Error::NotReached`] if the ledger does not allow the boundary in time; a damaged archive; the store.
     pub async fn run(&self, request: &Request, trigger: Trigger) -> Result<Vec<Report>, Error> {
-        let started = chrono::Utc::now();
+        let (started, begun) = (chrono::Utc::now(), Instant::now());
         let done = self.attempt(request).await;
-        let run = Run::ended(&self.source.name, started, trigger, &done);
+        let run = Run::ended(&self.source.name, (started, begun.elapsed()), trigger, &done);
         if let Err(error) = run.keep(&self.files).await {
             tracing::warn!(source = self.source.name, %error, "the record of a batch run was not kept");
         }

@@ -2,6 +2,8 @@
 //!
 //! They decide nothing but when a schedule's next run is due: a missed run is made up once.
 
+use std::time::Duration;
+
 use bifold_ledger::Mode;
 use bifold_store::SourceFiles;
 use chrono::{DateTime, Utc};
@@ -59,13 +61,18 @@ pub struct Run {
 
 impl Run {
     /// The record of a run that has just ended.
-    pub fn ended(source: &str, started: DateTime<Utc>, trigger: Trigger, done: &Result<Vec<Report>, Error>) -> Self {
+    pub fn ended(
+        source: &str,
+        (started, took): (DateTime<Utc>, Duration),
+        trigger: Trigger,
+        done: &Result<Vec<Report>, Error>,
+    ) -> Self {
         let (outcome, error, views) = match done {
             Ok(views) if views.iter().any(|view| view.mode != Mode::None) => (Outcome::Published, None, views.clone()),
             Ok(views) => (Outcome::Nothing, None, views.clone()),
             Err(error) => (Outcome::Failed, Some(error.to_string()), vec![]),
         };
-        let elapsed_ms = u64::try_from((Utc::now() - started).num_milliseconds()).unwrap_or(0);
+        let elapsed_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         Self { source: source.to_string(), started, elapsed_ms, trigger, outcome, error, views }
     }
 
@@ -78,7 +85,11 @@ impl Run {
         let bytes = serde_json::to_vec_pretty(self).expect("a run is JSON");
         files.put_note(&files.layout.batch_run(&name), bytes.into()).await?;
         let names = files.notes(&files.layout.batch_runs()).await?;
-        for old in names.iter().take(names.len().saturating_sub(KEPT)) {
+        // A clock that was ahead may have named some: they would be the newest for ever.
+        let ahead =
+            files.layout.batch_run(&format!("{:020}", (self.started + chrono::TimeDelta::days(1)).timestamp_micros()));
+        let (wrong, right): (Vec<_>, Vec<_>) = names.iter().partition(|name| **name > ahead);
+        for old in wrong.into_iter().chain(right).take(names.len().saturating_sub(KEPT)) {
             files.forget_note(old).await?;
         }
         Ok(())

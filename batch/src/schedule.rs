@@ -2,7 +2,7 @@
 //! view waits to be built. Runs of one source never overlap.
 
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bifold_config::Schedule;
 use bifold_service::Shutdown;
@@ -15,6 +15,8 @@ use crate::runs::{Trigger, runs};
 
 /// How often the ledger is asked whether a version waits.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long after a run a version that waits starts none.
+const REST: Duration = Duration::from_secs(2);
 
 /// A cron expression that is none.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +46,11 @@ fn next_due(schedule: &Schedule, last: DateTime<Utc>) -> Option<DateTime<Utc>> {
     }
 }
 
+/// What is due by a clock that says `now`: never later than if the last run had been now. A clock that was ahead may have said so.
+fn due_at(schedule: &Schedule, due: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    [due, next_due(schedule, now)].into_iter().flatten().min()
+}
+
 /// When the first run after a start is due: a run that was missed meanwhile is made up once, at once.
 async fn first_due(recompute: &Recompute, schedule: &Schedule) -> Option<DateTime<Utc>> {
     let last = match runs(&recompute.files).await {
@@ -62,7 +69,7 @@ pub async fn run(recompute: Recompute, schedule: Schedule, shutdown: Shutdown) {
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // A version that could not be built is not tried again every second.
-    let mut rest = Utc::now();
+    let mut rest = Instant::now();
     let mut journal = None;
     loop {
         tokio::select! {
@@ -70,7 +77,8 @@ pub async fn run(recompute: Recompute, schedule: Schedule, shutdown: Shutdown) {
             () = shutdown.cancelled() => return,
         }
         let now = Utc::now();
-        let waiting = now >= rest && version_waits(&recompute, &mut journal).await;
+        due = due_at(&schedule, due, now);
+        let waiting = Instant::now() >= rest && version_waits(&recompute, &mut journal).await;
         let is_due = due.is_some_and(|due| now >= due);
         if !waiting && !is_due {
             continue;
@@ -93,7 +101,7 @@ pub async fn run(recompute: Recompute, schedule: Schedule, shutdown: Shutdown) {
         if is_due {
             due = next_due(&schedule, now);
         }
-        rest = Utc::now() + chrono::Duration::seconds(2);
+        rest = Instant::now() + REST;
     }
 }
 
@@ -115,6 +123,30 @@ async fn version_waits(recompute: &Recompute, journal: &mut Option<Journal>) -> 
             tracing::debug!(%error, "the ledger cannot be read; looking again");
             *journal = None;
             false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time(text: &str) -> DateTime<Utc> {
+        text.parse().expect("a time")
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_does_not_keep_the_next_run_away() {
+        let now = time("2026-01-01T12:00:00Z");
+        let ahead = Some(time("2026-01-01T17:00:00Z"));
+        let every = Schedule::Every(Duration::from_secs(900));
+        assert_eq!(due_at(&every, ahead, now), Some(time("2026-01-01T12:15:00Z")));
+        let hourly = Schedule::Cron("0 * * * *".to_string());
+        assert_eq!(due_at(&hourly, ahead, now), Some(time("2026-01-01T13:00:00Z")));
+        assert_eq!(due_at(&Schedule::Off, None, now), None);
+        // What is due stays due, and what is due sooner comes sooner.
+        for due in ["2026-01-01T11:00:00Z", "2026-01-01T12:10:00Z"] {
+            assert_eq!(due_at(&every, Some(time(due)), now), Some(time(due)));
         }
     }
 }

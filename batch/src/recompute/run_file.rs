@@ -14,6 +14,7 @@ use object_store::buffered::BufWriter;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use tokio::io::AsyncWriteExt;
 
@@ -33,6 +34,7 @@ pub(super) async fn write_run(
     scratch: &Path,
 ) -> Result<File, Error> {
     let failed = |source| Error::Scratch { folder: scratch.display().to_string(), source };
+    let full = |error: ParquetError| failed(std::io::Error::other(error));
     let mut temporary = tempfile::tempfile_in(scratch).map_err(failed)?;
     let level = ZstdLevel::try_new(1).expect("1 is a level");
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
@@ -43,10 +45,10 @@ pub(super) async fn write_run(
     while let Some(batch) = stream.next().await {
         for batch in view.kept_from(vec![view.to_stored(batch?)?], kept_from_us)? {
             rows += batch.num_rows() as u64;
-            writer.write(&batch)?;
+            writer.write(&batch).map_err(full)?;
         }
     }
-    let checked = writer.into_inner()?;
+    let checked = writer.into_inner().map_err(full)?;
     let file = File { path, bytes: checked.bytes, crc32: checked.hasher.finalize(), rows };
     if rows > 0 {
         upload(files, &file, temporary).await.map_err(|e| match e {
