@@ -193,7 +193,7 @@ fn catalog(context: &Context, log: &Arc<dyn Log>, speed: Vec<Arc<dyn SpeedSource
             views: context.views_of(&source.name),
         });
     }
-    Ok(Arc::new(Catalog::new(specs, Arc::clone(log), speed, context.engine.clone())))
+    Ok(Arc::new(Catalog::new(specs, Arc::clone(log), speed, context.engine.clone(), context.config.serve.memory)))
 }
 
 fn start_collector(

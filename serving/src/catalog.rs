@@ -12,6 +12,7 @@ use bifold_log::Log;
 use bifold_store::{Journal, SourceFiles};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
+use crate::cache::{Cache, Durable, Finished, SliceStates};
 use crate::problem::Problem;
 use crate::speed::SpeedSource;
 use crate::threads::{to_the_end, while_awaited};
@@ -50,47 +51,23 @@ pub struct ServedSource {
     journal: tokio::sync::Mutex<Option<Journal>>,
     files: SourceFiles,
     views: Mutex<HashMap<VersionId, Arc<View>>>,
-    durable: Mutex<HashMap<VersionId, Arc<Durable>>>,
     /// Whose turn it is to read a version's durable states.
     reading: Mutex<HashMap<VersionId, Arc<tokio::sync::Mutex<()>>>>,
-    slices: Mutex<HashMap<VersionId, SliceStates>>,
-    finished: Mutex<HashMap<VersionId, Finished>>,
-}
-
-/// Slices by id.
-pub type SliceStates = BTreeMap<SliceId, Arc<Vec<RecordBatch>>>;
-
-/// The durable states of a version, reduced.
-#[derive(Debug)]
-pub struct Durable {
-    runs: Vec<File>,
-    units: Vec<Number>,
-    states: Vec<RecordBatch>,
-    /// From which time on they are answered.
-    kept_from_us: Option<i64>,
-}
-
-impl Durable {
-    /// Whether these are the states of exactly this cover.
-    fn is_of(&self, cover: &Cover) -> bool {
-        self.runs == cover.runs
-            && self.kept_from_us == cover.kept_from_us
-            && self.units.iter().eq(cover.units.iter().map(|unit| &unit.number))
-    }
-}
-
-/// Rows that were finished from exactly these states.
-#[derive(Debug, Clone)]
-struct Finished {
-    durable: Arc<Durable>,
-    slices: BTreeSet<SliceId>,
-    rows: Arc<Vec<RecordBatch>>,
+    cache: Arc<Cache>,
 }
 
 impl Catalog {
-    /// A catalog of which nothing is in memory yet.
-    pub fn new(sources: Vec<SourceSpec>, log: Arc<dyn Log>, speed: Vec<Arc<dyn SpeedSource>>, engine: Engine) -> Self {
-        let named = |spec: SourceSpec| (spec.source.name.clone(), Arc::new(ServedSource::new(spec)));
+    /// A catalog of which nothing is in memory yet, and that keeps up to `memory` bytes of views between queries.
+    pub fn new(
+        sources: Vec<SourceSpec>,
+        log: Arc<dyn Log>,
+        speed: Vec<Arc<dyn SpeedSource>>,
+        engine: Engine,
+        memory: u64,
+    ) -> Self {
+        let cache = Arc::new(Cache::new(memory));
+        let named =
+            |spec: SourceSpec| (spec.source.name.clone(), Arc::new(ServedSource::new(spec, Arc::clone(&cache))));
         Self { sources: sources.into_iter().map(named).collect(), log, speed, engine }
     }
 
@@ -135,17 +112,15 @@ impl Catalog {
 
 impl ServedSource {
     /// A source of which nothing is in memory yet.
-    pub fn new(spec: SourceSpec) -> Self {
+    pub fn new(spec: SourceSpec, cache: Arc<Cache>) -> Self {
         Self {
             source: spec.source,
             declared: spec.views,
             journal: tokio::sync::Mutex::default(),
             files: spec.files,
             views: Mutex::default(),
-            durable: Mutex::default(),
             reading: Mutex::default(),
-            slices: Mutex::default(),
-            finished: Mutex::default(),
+            cache,
         }
     }
 
@@ -204,10 +179,8 @@ impl ServedSource {
         view: &Arc<View>,
         cover: &Cover,
     ) -> Result<Arc<Durable>, Problem> {
-        if let Some(known) = self.durable.lock().expect("no holder panics").get(&view.version)
-            && known.is_of(cover)
-        {
-            return Ok(Arc::clone(known));
+        if let Some(known) = self.cache.durable(&view.version).filter(|known| known.is_of(cover)) {
+            return Ok(known);
         }
         let turn = Arc::clone(self.reading.lock().expect("no holder panics").entry(view.version.clone()).or_default());
         let (this, engine, view, cover) = (Arc::clone(self), engine.clone(), Arc::clone(view), cover.clone());
@@ -219,7 +192,7 @@ impl ServedSource {
     }
 
     async fn read_durable(&self, engine: &Engine, view: &View, cover: &Cover) -> Result<Arc<Durable>, Problem> {
-        let known = self.durable.lock().expect("no holder panics").get(&view.version).cloned();
+        let known = self.cache.durable(&view.version);
         let wanted: Vec<Number> = cover.units.iter().map(|unit| unit.number).collect();
         let base = known.filter(|known| known.runs == cover.runs && wanted.starts_with(&known.units));
         if let Some(known) = base.as_ref().filter(|known| known.is_of(cover)) {
@@ -247,7 +220,7 @@ impl ServedSource {
         let states = view.kept_from(states, cover.kept_from_us)?;
         let (runs, kept_from_us) = (cover.runs.clone(), cover.kept_from_us);
         let durable = Arc::new(Durable { runs, units: wanted, states, kept_from_us });
-        self.durable.lock().expect("no holder panics").insert(view.version.clone(), Arc::clone(&durable));
+        self.cache.keep_durable(&view.version, &durable);
         Ok(durable)
     }
 
@@ -261,20 +234,18 @@ impl ServedSource {
 
     /// The slices of a version that are in memory.
     pub fn slices_of(&self, version: &VersionId) -> BTreeSet<SliceId> {
-        let slices = self.slices.lock().expect("no holder panics");
-        slices.get(version).map(|known| known.keys().cloned().collect()).unwrap_or_default()
+        self.cache.slices(version).into_keys().collect()
     }
 
     /// Keeps exactly these slices of a version, and gives their states. None if one of them is not known.
     pub fn keep_slices(&self, version: &VersionId, given: &[GivenSlice]) -> Option<SliceStates> {
-        let mut slices = self.slices.lock().expect("no holder panics");
-        let known = slices.entry(version.clone()).or_default();
+        let known = self.cache.slices(version);
         let mut kept = BTreeMap::new();
         for (id, rows) in given {
             let rows = rows.clone().or_else(|| known.get(id).cloned())?;
             kept.insert(id.clone(), rows);
         }
-        known.clone_from(&kept);
+        self.cache.keep_slices(version, kept.clone());
         Some(kept)
     }
 
@@ -290,8 +261,7 @@ impl ServedSource {
         slices: &SliceStates,
     ) -> Result<Arc<Vec<RecordBatch>>, Problem> {
         let ids: BTreeSet<SliceId> = slices.keys().cloned().collect();
-        let known = self.finished.lock().expect("no holder panics").get(&view.version).cloned();
-        if let Some(known) = known
+        if let Some(known) = self.cache.finished(&view.version)
             && Arc::ptr_eq(&known.durable, durable)
             && known.slices == ids
         {
@@ -305,7 +275,7 @@ impl ServedSource {
         let finishing = while_awaited(async move { finishing.finish(&engine, states).await });
         let rows = Arc::new(finishing.await.map_err(|e| Problem::internal(format!("finishing broke off: {e}")))??);
         let finished = Finished { durable: Arc::clone(durable), slices: ids, rows: Arc::clone(&rows) };
-        self.finished.lock().expect("no holder panics").insert(view.version.clone(), finished);
+        self.cache.keep_finished(&view.version, finished);
         Ok(rows)
     }
 }

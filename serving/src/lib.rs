@@ -11,6 +11,7 @@
 //! Stateless: any number of replicas. An answer is exact for the coverage that it states.
 
 pub mod api;
+pub mod cache;
 pub mod catalog;
 mod clauses;
 mod events;

@@ -221,6 +221,27 @@ fn a_query_beyond_its_memory_is_ended_and_says_so() {
 }
 
 #[test]
+fn what_is_not_kept_between_queries_is_read_again() {
+    let case = one_partition(COUNTS);
+    configure(&case, "[serve]\nmemory = '1KiB'\n");
+    let up = up(&case);
+    for count in [3, 6, 9] {
+        let offsets = case.produce(&up, "e", &LINES);
+        for _ in 0..3 {
+            assert_eq!(answer(&up, "SELECT sum(c) AS n FROM v", &offsets)["rows"], json!([{ "n": count }]));
+        }
+        let ran = case.run(&["batch", "run", "--at-least", &offsets, "--url", &up.url]);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    }
+    let metrics = up.get("/metrics").text;
+    let value = |name: &str| metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+    assert!(
+        value("bifold_cache_evictions_total") > Some(5.0) && value("bifold_cache_bytes") <= Some(1024.0),
+        "{metrics}"
+    );
+}
+
+#[test]
 fn an_answer_beyond_its_memory_is_ended_and_says_so() {
     let case = one_partition(COUNTS);
     configure(&case, "[serve]\nquery_memory = '16MiB'\n");

@@ -165,7 +165,8 @@ async fn online(client: &Client, view: &str) -> Result<Served, Exit> {
 async fn offline(context: &Context, source: &str, view: &str, timeout: Duration) -> Result<Served, Exit> {
     let spec =
         SourceSpec { source: context.source(source)?, files: context.files(source)?, views: context.views_of(source) };
-    let catalog = Catalog::new(vec![spec], Arc::new(NoLog), vec![], context.engine.clone());
+    let catalog =
+        Catalog::new(vec![spec], Arc::new(NoLog), vec![], context.engine.clone(), context.config.serve.memory);
     let names = std::iter::once(view.to_string()).collect();
     let mut answers = answer(&catalog, &names, &AtLeast::Now, Instant::now() + timeout).await.map_err(|problem| {
         let said = format!("view {view}: {}", problem.detail());

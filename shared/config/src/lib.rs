@@ -133,6 +133,8 @@ pub struct Serve {
     pub query_timeout: Duration,
     /// The most bytes of working memory of a query, beside the views' rows.
     pub query_memory: u64,
+    /// The most bytes of views that are kept between queries.
+    pub memory: u64,
     /// The most rows of an answer.
     pub max_result_rows: u64,
     /// How long it goes on answering after it was told to end.
