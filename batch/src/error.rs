@@ -76,6 +76,22 @@ fn hint(why: &str) -> String {
 }
 
 impl Error {
+    /// The file that is missing or damaged, if that is what failed.
+    pub fn file(&self) -> Option<&str> {
+        match self {
+            Error::Store(bifold_store::Error::Damaged { path, .. }) => Some(path),
+            // A scan that was under way.
+            Error::DataFusion(error) => match error.find_root() {
+                DataFusionError::ObjectStore(error) => match &**error {
+                    object_store::Error::NotFound { path, .. } => Some(path),
+                    _ => None,
+                },
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Whether trying again later may help.
     pub fn is_transient(&self) -> bool {
         match self {

@@ -151,7 +151,15 @@ impl Recompute {
             if let Err(error) = self.files.forget_note(&hint).await {
                 tracing::debug!(%error, "the plan of a batch run was not removed");
             }
-            if let Some(reports) = done? {
+            let done = match done {
+                Ok(done) => done,
+                // A file that was replaced meanwhile is no damage.
+                Err(error) => match error.file() {
+                    Some(file) if journal.is_superseded(file).await? => None,
+                    _ => return Err(error),
+                },
+            };
+            if let Some(reports) = done {
                 self.retire_old_versions(&mut journal).await?;
                 self.expire(&mut journal).await?;
                 return Ok(reports);

@@ -192,11 +192,20 @@ impl Folder {
         }
         loop {
             let polled = match &mut bridge {
-                Some(records) => Ok(match runtime.block_on(records.next())? {
-                    Some(chunk) => chunk,
-                    None => {
+                Some(records) => Ok(match runtime.block_on(records.next()) {
+                    Ok(Some(chunk)) => chunk,
+                    Ok(None) => {
                         bridge = None;
                         continue;
+                    }
+                    Err(error) => {
+                        // A file that was replaced meanwhile is no damage.
+                        if let bifold_store::Error::Damaged { path, .. } = &error
+                            && runtime.block_on(journal.is_superseded(path))?
+                        {
+                            return Ok(Round::Anew);
+                        }
+                        return Err(error.into());
                     }
                 }),
                 None => reader.poll(POLL_RECORDS, POLL_WAIT),
@@ -523,7 +532,8 @@ fn still_valid(ledger: &Ledger, epoch: &Epoch, folds: &Folds) -> bool {
 
 /// Where a partition is read from: its frontier, or so many offsets before it.
 fn reading_from(ledger: &Ledger, at: &TopicPartition, lookback: i64) -> i64 {
-    ledger.past_lost(at, (ledger.frontier(at) - lookback).max(ledger.origin(at)))
+    // What left the archive is seen by no layer, also where the log still has it.
+    ledger.past_lost(at, (ledger.frontier(at) - lookback).max(ledger.kept_from(at)))
 }
 
 /// How the partitions stand to the log.

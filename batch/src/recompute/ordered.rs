@@ -35,7 +35,7 @@ pub(super) fn table(
 ) -> Result<Arc<dyn TableProvider>, Error> {
     let dedup = Dedup::new(&view.source)?.expect("the caller found that the source has dedup");
     let warm = part.to.iter().map(|(at, _)| {
-        let from = (part.from.or_zero(at) - dedup.lookback()).max(ledger.origin(at));
+        let from = (part.from.or_zero(at) - dedup.lookback()).max(ledger.kept_from(at));
         (at.clone(), from)
     });
     let read = Part { from: warm.collect(), ..part.clone() };

@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 use bifold_batch::audit::{self, Seen};
 use bifold_ledger::{Ledger, Offsets, TopicPartition};
 use bifold_log::{Log, ReaderOptions, Start, Survey, survey};
-use bifold_store::Journal;
-use serde_json::json;
+use bifold_store::{Journal, SourceFiles};
+use serde_json::{Value, json};
 
 use crate::args::{Audit, Common};
 use crate::context::{Context, within};
 use crate::exit::Exit;
 use crate::output;
 
+/// How often it begins anew because files were replaced.
+const TRIES: usize = 5;
 const COLUMNS: [&str; 19] = [
     "view",
     "topic",
@@ -41,9 +43,8 @@ pub(crate) async fn run(common: &Common, audit: Audit) -> Result<(), Exit> {
     let source = context.source(&audit.source)?;
     let files = context.files(&source.name)?;
     let opened = Journal::open(files.clone(), "cli");
-    let journal = within(audit.shot.timeout, &context.store_name(), opened).await?;
-    let ledger = journal.ledger();
-    if !ledger.exists() {
+    let mut journal = within(audit.shot.timeout, &context.store_name(), opened).await?;
+    if !journal.ledger().exists() {
         return Err(bifold_batch::Error::NotBegun { source_name: source.name.clone() }.into());
     }
     let log = match context.log() {
@@ -66,13 +67,49 @@ pub(crate) async fn run(common: &Common, audit: Audit) -> Result<(), Exit> {
             )));
         }
     }
-    let start = |at: &TopicPartition| {
-        found.as_ref().and_then(|found| found.bounds.get(at)).map_or(i64::MAX, |bounds| bounds.earliest)
+    let with_log = log.as_deref().zip(found.as_ref());
+    let mut tries = 0;
+    let (rows, uneven) = loop {
+        let ledger = journal.refresh().await?;
+        tries += 1;
+        match account(&context, &files, &ledger, with_log, audit.shot.timeout).await? {
+            Ok(done) => break done,
+            // A file that was replaced meanwhile is no damage.
+            Err(error) => match error.file() {
+                Some(file) if tries < TRIES && journal.is_superseded(file).await? => {}
+                _ => return Err(batch_damaged(error)),
+            },
+        }
     };
-    let archived = audit::archive(&files, &ledger, start).await.map_err(batch_damaged)?;
-    let in_log = match (&log, &found) {
-        (Some(log), Some(found)) => Some(read_log(&**log, &ledger, found, audit.shot.timeout).await?),
-        _ => None,
+    output::objects(audit.shot.output(), &COLUMNS, &rows)?;
+    match uneven.is_empty() {
+        true => Ok(()),
+        false => Err(Exit::Difference(format!(
+            "the audit of {} does not come out even:\n  {}",
+            source.name,
+            uneven.join("\n  ")
+        ))),
+    }
+}
+
+/// The lines of an audit, and what does not come out even; or the failure of a file, which may have been replaced.
+async fn account(
+    context: &Context,
+    files: &SourceFiles,
+    ledger: &Ledger,
+    with_log: Option<(&dyn Log, &Survey)>,
+    patience: Duration,
+) -> Result<Result<(Vec<Value>, Vec<String>), bifold_batch::Error>, Exit> {
+    let start = |at: &TopicPartition| {
+        with_log.and_then(|(_, found)| found.bounds.get(at)).map_or(i64::MAX, |bounds| bounds.earliest)
+    };
+    let archived = match audit::archive(files, ledger, start).await {
+        Ok(archived) => archived,
+        Err(error) => return Ok(Err(error)),
+    };
+    let in_log = match with_log {
+        Some((log, found)) => Some(read_log(log, ledger, found, patience).await?),
+        None => None,
     };
     let (mut rows, mut uneven) = (vec![], vec![]);
     for (at, held) in &archived {
@@ -93,19 +130,23 @@ pub(crate) async fn run(common: &Common, audit: Audit) -> Result<(), Exit> {
             });
         }
         rows.push(json!({
-            "source": source.name, "topic": at.topic, "partition": at.partition, "from": from, "to": to, "positions": positions,
+            "source": ledger.source, "topic": at.topic, "partition": at.partition, "from": from, "to": to, "positions": positions,
             "records": held.records, "gaps": gaps, "lost": held.lost, "expired": held.expired, "in_log": seen.map(|seen| seen.records),
             "events": held.events, "dead_letters": held.dead_letters, "absent": held.absent, "even": wrong.is_empty(),
         }));
         uneven.extend(wrong.into_iter().map(|why| format!("{at}: {why}")));
     }
-    uneven.extend(against_ledger(&ledger, &archived));
+    uneven.extend(against_ledger(ledger, &archived));
     for (version, state) in ledger.versions.iter().filter(|(_, state)| state.active) {
-        for (at, used) in audit::view(&context.engine, &files, &ledger, version).await.map_err(batch_damaged)? {
+        let used = match audit::view(&context.engine, files, ledger, version).await {
+            Ok(used) => used,
+            Err(error) => return Ok(Err(error)),
+        };
+        for (at, used) in used {
             let sum = used.counted + used.filtered + used.deduplicated + used.left_out;
             let even = sum == used.events;
             rows.push(json!({
-                "source": source.name, "view": state.view, "version": version, "topic": at.topic, "partition": at.partition,
+                "source": ledger.source, "view": state.view, "version": version, "topic": at.topic, "partition": at.partition,
                 "from": used.from, "to": ledger.archived(&at), "events": used.events, "counted": used.counted,
                 "filtered": used.filtered, "deduplicated": used.deduplicated, "left_out": used.left_out, "even": even,
             }));
@@ -114,15 +155,7 @@ pub(crate) async fn run(common: &Common, audit: Audit) -> Result<(), Exit> {
             }
         }
     }
-    output::objects(audit.shot.output(), &COLUMNS, &rows)?;
-    match uneven.is_empty() {
-        true => Ok(()),
-        false => Err(Exit::Difference(format!(
-            "the audit of {} does not come out even:\n  {}",
-            source.name,
-            uneven.join("\n  ")
-        ))),
-    }
+    Ok(Ok((rows, uneven)))
 }
 
 /// A damaged file is what an audit looks for.

@@ -21,7 +21,7 @@ use crate::exit::Exit;
 use crate::output;
 use crate::progress::shown;
 
-/// How often a view is asked for anew because its retention moved on.
+/// How often a view is asked for anew because its retention moved on, or files were replaced.
 const TRIES: usize = 5;
 /// Groups that are named of a difference.
 const NAMED_GROUPS: usize = 10;
@@ -102,7 +102,9 @@ async fn verify_one(
             return Ok(checked);
         }
     }
-    Err(Exit::Failed(format!("view {name}: its retention moved on faster than it could be checked; verify again")))
+    Err(Exit::Failed(format!(
+        "view {name}: files and retention moved on faster than it could be checked; verify again"
+    )))
 }
 
 /// Opens a source's ledger. An entry that is damaged is what `verify` looks for.
@@ -237,6 +239,12 @@ async fn check(
         {
             Ok(expected) => (expected.rows, expected.magnitude * NOTHING),
             Err(bifold_batch::Error::Store(error @ bifold_store::Error::Damaged { .. })) => {
+                // A file that was replaced meanwhile is no damage.
+                if let bifold_store::Error::Damaged { path, .. } = &error
+                    && journal.is_superseded(path).await?
+                {
+                    return Ok(None);
+                }
                 return Err(Exit::Difference(format!("view {name}: {error}")));
             }
             Err(error) => return Err(error.into()),

@@ -21,8 +21,8 @@ impl Ledger {
         }
     }
 
-    /// Whether something in force names `path`.
-    fn names(&self, path: &str) -> bool {
+    /// Whether something in force names the file at `path`, below the source's folder.
+    pub fn names(&self, path: &str) -> bool {
         let is = |file: &crate::File| file.path == path;
         self.units.iter().any(|unit| is(&unit.delta))
             || self.archive.iter().any(|unit| unit.rows.iter().chain(&unit.dead).any(is))

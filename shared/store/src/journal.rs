@@ -178,6 +178,17 @@ impl Journal {
         }
     }
 
+    /// Whether a file that a reader did not find is not named any more: it was replaced or removed meanwhile, and the reader starts again from
+    /// a fresh ledger (rule 20). Else it is damage. `path` is the object's, or the file's below the source's folder.
+    ///
+    /// # Errors
+    /// As [`refresh`](Self::refresh).
+    pub async fn is_superseded(&mut self, path: &str) -> Result<bool, Error> {
+        let ledger = self.refresh().await?;
+        let below = self.files.layout.relative(&object_store::path::Path::from(path));
+        Ok(!ledger.names(below.as_deref().unwrap_or(path)))
+    }
+
     /// Tries to write `body` as the next entry.
     ///
     /// # Errors
