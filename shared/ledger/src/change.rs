@@ -20,6 +20,9 @@ pub struct Change {
     pub ranges: Ranges,
     /// Why.
     pub reason: String,
+    /// The effective frontier at its entry: with dedup, events from there on are judged without its rows (rule 23).
+    #[serde(default, skip_serializing_if = "Offsets::is_empty")]
+    pub frontier: Offsets,
     /// The entry that lifted it.
     #[serde(default)]
     pub lifted: Option<Number>,

@@ -7,7 +7,7 @@ use crate::change::{Change, ChangeKind};
 use crate::entry::{BaseView, Body, PublishedVersion};
 use crate::ledger::{Ledger, sorted};
 use crate::names::{Number, VersionId};
-use crate::offsets::{Offsets, Ranges, TopicPartition};
+use crate::offsets::{Offsets, Ranges, Span, TopicPartition};
 use crate::refusal::Refusal;
 
 impl Ledger {
@@ -95,6 +95,20 @@ impl Ledger {
             }
         }
         Ok(())
+    }
+
+    /// A loss below `boundary`, where some of what lies above was folded when it was still there: with dedup its rows decided what
+    /// else counts. The batch view does not have them, so that it has to reach as far as they did (rule 23).
+    pub(crate) fn judged_with(&self, boundary: &Offsets) -> Option<Number> {
+        let dedup = self.versions.values().any(|version| version.active && version.deduplicates());
+        let decided = |change: &&Change| {
+            let between = |(at, span): (&TopicPartition, &Span)| {
+                let boundary = boundary.or_zero(at);
+                span.start < boundary && boundary < change.frontier.or_zero(at)
+            };
+            change.kind == ChangeKind::Lost && change.ranges.iter().any(between)
+        };
+        self.changes.iter().filter(|_| dedup).find(decided).map(|change| change.number)
     }
 
     /// The newest entry that removed some of the archive.
@@ -300,6 +314,9 @@ impl Ledger {
         }
         if let Some(by) = self.changed_since(plan, boundary) {
             return Err(Refusal::Changed { by, plan });
+        }
+        if let Some(by) = self.judged_with(boundary) {
+            return Err(Refusal::Judged { by });
         }
         for published in versions {
             self.check_left_out("published", &published.version, boundary, &published.holes, published.full)?;

@@ -78,15 +78,23 @@ impl Ledger {
         let archived = self.origins.clone().max(&self.archived);
         let far_ahead = archived.iter().any(|(at, next)| next - self.frontier(at) > leap);
         let is_cut = || self.units.iter().all(|unit| unit.ranges.below(&archived) || unit.ranges.above(&archived));
-        if far_ahead && is_cut() && self.building().all(|(_, version)| archived.reaches(&version.declared_at)) {
+        if far_ahead
+            && is_cut()
+            && self.judged_with(&archived).is_none()
+            && self.building().all(|(_, version)| archived.reaches(&version.declared_at))
+        {
             return archived;
         }
         let mut boundary = self.origins.clone().max(&self.boundary);
+        let mut longest = boundary.clone();
         for unit in &self.units {
             if unit.ranges.iter().any(|(at, span)| span.end > self.archived(at)) {
                 break;
             }
-            boundary.advance_by(&unit.ranges);
+            longest.advance_by(&unit.ranges);
+            if self.judged_with(&longest).is_none() {
+                boundary.clone_from(&longest);
+            }
         }
         boundary
     }

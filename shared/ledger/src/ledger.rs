@@ -116,6 +116,11 @@ impl VersionState {
         self.runs.iter().chain(self.base.iter().flat_map(|base| &base.runs))
     }
 
+    /// Whether its source has dedup: then what is left out decides what else counts.
+    pub(crate) fn deduplicates(&self) -> bool {
+        self.source.get("dedup").is_some_and(|dedup| !dedup.is_null())
+    }
+
     /// Deltas below this are not needed for it.
     pub(crate) fn needs_from(&self) -> &Offsets {
         self.boundary.as_ref().unwrap_or(&self.declared_at)
@@ -405,7 +410,8 @@ impl Ledger {
 
     fn change(&mut self, number: Number, kind: ChangeKind, ranges: &Ranges, reason: &str) {
         let (ranges, reason) = (ranges.clone(), reason.to_string());
-        self.changes.push(Change { number, kind, ranges, reason, lifted: None });
+        let frontier = self.effective();
+        self.changes.push(Change { number, kind, ranges, reason, frontier, lifted: None });
     }
 }
 

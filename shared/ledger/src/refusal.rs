@@ -181,6 +181,14 @@ pub enum Refusal {
         /// The plan's number.
         plan: Number,
     },
+    /// With dedup: a boundary below what was folded when lost rows were still there.
+    #[error(
+        "what entry {by} says is lost was there when events above the boundary were judged duplicates; the boundary has to pass them"
+    )]
+    Judged {
+        /// The change.
+        by: Number,
+    },
     /// Lost positions that are neither left out nor above what the entry holds.
     #[error("what entry {change} says is lost has to be left out of {kind}")]
     NotLeftOut {

@@ -22,6 +22,23 @@ fn rule_12_nothing_changed_below_the_boundary_since_the_plan() {
 }
 
 #[test]
+fn rule_23_with_dedup_a_boundary_passes_what_was_judged_with_lost_rows() {
+    // p0 is folded up to 6 when [2,3) is lost: it was there when [3,6) was judged.
+    let text = "A p0→2; F p0→2; F p0→4; F p0→6; X p0[2,3)";
+    let next =
+        |declared: &str, archived: &str| show(&run(&format!("{declared}; {text}; {archived}")).next_boundary(1000));
+    assert_eq!(next("DD v1", "A p0[2,4)"), "(2,0)");
+    assert_eq!(next("DD v1", "A p0[2,6)"), "(6,0)");
+    assert_eq!(next("DD v1", "A p0[2,6); A p0→8; F p0→8"), "(8,0)");
+    assert_eq!(next("D v1", "A p0[2,4)"), "(4,0)", "without dedup nothing but the rows themselves is lost");
+    refused(&[(
+        &format!("DD v1; {text}; A p0[2,4); P(4,0)"),
+        "what entry 7 says is lost was there when events above the boundary were judged duplicates",
+    )]);
+    run(&format!("D v1; {text}; A p0[2,4); P(4,0)"));
+}
+
+#[test]
 fn rule_21_lost_is_what_is_not_archived() {
     refused(&[
         ("D v1; A p0→3; X p0[2,5)", "w/0 [2, …) cannot be lost: it is archived up to 3"),

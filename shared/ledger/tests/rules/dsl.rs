@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! O(0,5)                   the origins, if not (0,0); only as the first step
-//! D v1   D u1@u            declared, of view v or of another
+//! D v1   D u1@u   DD v1    declared, of view v or of another; of a source with dedup
 //! R v1,v2   S v1   M 1     retired, selected, format
 //! A p0→3 p1→1              archived, from the archive frontier; a range p0[0,3) says its start
 //! F p0→2   F{v1} p0[0,2)   folded, for all active versions or for those named
@@ -104,13 +104,12 @@ pub(crate) fn body(step: &str, ledger: &Ledger) -> Body {
     let named = between(step, '{', '}').map(versions);
     match &step[..1] {
         "D" => {
+            let (rest, source) = match rest.strip_prefix("D ") {
+                Some(rest) => (rest.trim(), serde_json::json!({ "dedup": { "columns": ["id"], "lookback": 5 } })),
+                None => (rest, serde_json::Value::Null),
+            };
             let (version, view) = rest.split_once('@').unwrap_or((rest, "v"));
-            Body::Declared {
-                view: view.into(),
-                version: version.into(),
-                sql: format!("SELECT {version}"),
-                source: serde_json::Value::Null,
-            }
+            Body::Declared { view: view.into(), version: version.into(), sql: format!("SELECT {version}"), source }
         }
         "R" => Body::Retired { versions: versions(rest) },
         "S" => Body::Selected { version: rest.into() },
