@@ -28,12 +28,14 @@ use bifold_store::failpoint::failpoint;
 use bifold_store::{Appended, Journal, Kind, SourceFiles};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
+use datafusion::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::progress::Progress;
 use crate::runs::{Run, Trigger};
 pub(crate) use ordered::held;
+use retention::Times;
 pub(crate) use run_file::read_run;
 use run_file::write_run;
 
@@ -59,6 +61,8 @@ pub struct Recompute {
     pub memory: u64,
     /// Offsets behind the archive from which a run may leap.
     pub leap: i64,
+    /// How long files stay that nothing needs.
+    pub grace: Duration,
     /// Where it tells how far it has come.
     pub progress: Progress,
 }
@@ -102,10 +106,7 @@ struct Built {
     rows_read: u64,
     groups: u64,
     elapsed_ms: u64,
-    /// The newest event time of what it leaps over, if something goes by it.
-    leapt_event_us: Option<i64>,
-    /// From which time on it holds groups.
-    kept_from_us: Option<i64>,
+    times: Times,
 }
 
 /// What states are built for.
@@ -161,7 +162,9 @@ impl Recompute {
             };
             if let Some(reports) = done {
                 self.retire_old_versions(&mut journal).await?;
-                self.expire(&mut journal).await?;
+                if let Err(error) = self.expire(&mut journal).await {
+                    tracing::warn!(source = self.source.name, %error, "the archive's past could not be removed; the next run tries again");
+                }
                 return Ok(reports);
             }
             tracing::info!(source = self.source.name, "the batch run was overtaken; it starts over");
@@ -216,6 +219,10 @@ impl Recompute {
                 let id = version.version.clone();
                 let anew = ledger.plan_batch(std::slice::from_ref(&id), plan.boundary.clone(), true).versions;
                 *version = anew.into_iter().find(|anew| anew.version == id).expect("it was in the plan");
+                // Of a base view there is no other copy.
+                for run in &version.keep {
+                    self.files.check_length(run).await?;
+                }
                 break;
             }
         }
@@ -242,8 +249,8 @@ impl Recompute {
                 runs: made.runs.clone(),
                 full: version.mode == Mode::Full,
                 holes: version.holes.clone(),
-                newest_event_us: made.leapt_event_us,
-                kept_from_us: made.kept_from_us,
+                newest_event_us: made.times.newest_us,
+                kept_from_us: made.times.kept_from_us,
             });
             built.push((version, made));
         }
@@ -285,17 +292,10 @@ impl Recompute {
             let why = format!("view {} is version {} here, not {}", view.name, view.version, plan.version);
             return Err(Error::Internal(why));
         }
-        let goes_by_time = view.retention_us.is_some() || self.source.archive_retention_us.is_some();
-        let leapt_event_us = match goes_by_time {
-            true => retention::leapt(&self.files, ledger, boundary, &view.source).await?,
-            false => None,
-        };
-        let kept_from_us = match purpose {
-            Purpose::View => retention::kept_from(ledger, &view, boundary, leapt_event_us),
-            Purpose::Base => state.kept_from_us,
-        };
         let without = ledger.parts_of(&plan.holes, &plan.from, boundary);
         let part = Part { from: plan.from.clone(), to: boundary.clone(), without };
+        let times = self.times(&engine, &view, ledger, (plan, &part, purpose)).await?;
+        let kept_from_us = times.kept_from_us;
         let decoding = view.source.decoding();
         let (same, other): (Vec<_>, Vec<_>) = part.units(ledger).partition(|(unit, _)| unit.decoding == decoding);
         let files = same.iter().chain(&other).flat_map(|(unit, _)| &unit.rows);
@@ -353,7 +353,7 @@ impl Recompute {
             keep.push(run);
         }
         let elapsed_ms = started.elapsed().as_millis() as u64;
-        Ok(Built { runs: keep, rows_read, groups, elapsed_ms, leapt_event_us, kept_from_us })
+        Ok(Built { runs: keep, rows_read, groups, elapsed_ms, times })
     }
 
     /// States of rows that are read from their columns.
@@ -364,13 +364,26 @@ impl Recompute {
         units: &[(&ArchiveUnit, bool)],
         part: &Part,
     ) -> Result<Arc<dyn ExecutionPlan>, Error> {
+        let frame = self.frame(engine, &view.source, units, part).await?;
+        let input = view.input_plan(engine, frame.into_view()).await?;
+        Ok(view.partial(input)?)
+    }
+
+    /// The rows of these units in `part`, from their columns.
+    async fn frame(
+        &self,
+        engine: &Engine,
+        source: &Source,
+        units: &[(&ArchiveUnit, bool)],
+        part: &Part,
+    ) -> Result<DataFrame, Error> {
         let files = |inside: bool| -> Vec<File> {
             units.iter().filter(|(_, i)| *i == inside).flat_map(|(unit, _)| unit.rows.iter().cloned()).collect()
         };
         let mut frames = vec![];
         for (files, cut) in [(files(true), None), (files(false), Some(part))] {
             if !files.is_empty() {
-                frames.push(direct::table(engine, &view.source, &self.files, &files, cut).await?);
+                frames.push(direct::table(engine, source, &self.files, &files, cut).await?);
             }
         }
         let mut frames = frames.into_iter();
@@ -378,11 +391,9 @@ impl Recompute {
         for other in frames {
             frame = frame.union(other)?;
         }
-        let schema = view.source.schema();
+        let schema = source.schema();
         let names = schema.fields().iter().map(|field| datafusion::common::Column::from_name(field.name()));
-        let frame = frame.select(names.map(datafusion::logical_expr::Expr::Column).collect::<Vec<_>>())?;
-        let input = view.input_plan(engine, frame.into_view()).await?;
-        Ok(view.partial(input)?)
+        Ok(frame.select(names.map(datafusion::logical_expr::Expr::Column).collect::<Vec<_>>())?)
     }
 
     /// States of rows that are decoded again by the version's own definition.

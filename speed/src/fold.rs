@@ -75,7 +75,7 @@ impl Folds {
             engine,
             groups,
             versions: ledger.active(),
-            changes: ledger.changes.len(),
+            changes: changes_of(ledger),
             lost: Part::default(),
             dead: vec![],
         })
@@ -207,3 +207,8 @@ fn of_epoch(rows: &RecordBatch, admitted: &BooleanArray, epoch: &Epoch) -> Resul
 
 /// A version's part of a delta.
 pub(crate) type Section = (VersionId, arrow::datatypes::SchemaRef, Vec<RecordBatch>);
+
+/// How many entries decide anew what counts: what leaves the archive does not.
+pub(crate) fn changes_of(ledger: &Ledger) -> usize {
+    ledger.changes.iter().filter(|change| change.kind != ChangeKind::Expired).count()
+}

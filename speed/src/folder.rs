@@ -29,7 +29,7 @@ use tokio::runtime::Handle;
 
 use crate::Error;
 use crate::epoch::Epoch;
-use crate::fold::Folds;
+use crate::fold::{Folds, changes_of};
 use crate::live::Live;
 
 /// Records folded at once.
@@ -344,8 +344,12 @@ impl Folder {
                 if toward != Toward::Declare && decided {
                     break;
                 }
-                let quarantined = |c: &&Change| c.kind == ChangeKind::Quarantined && c.lifted.is_none();
-                if let Some(change) = journal.ledger().changes.iter().find(quarantined)
+                // What left the archive is a hole of every version to come.
+                let ledger = journal.ledger();
+                let quarantined = |c: &&Change| {
+                    c.kind == ChangeKind::Quarantined && c.lifted.is_none() && !c.ranges.below(&ledger.expired)
+                };
+                if let Some(change) = ledger.changes.iter().find(quarantined)
                     && view.source.dedup.is_some()
                     && toward != Toward::Retire
                 {
@@ -448,7 +452,7 @@ impl Folder {
         let holes = epoch.holes.iter().copied().collect();
         let duplicates = epoch.duplicates;
         // What is lost from now on is no longer looked back at: the epoch is folded again.
-        let overtaken = |ledger: &Ledger| folds.lookback() > 0 && ledger.changes.len() != folds.changes;
+        let overtaken = |ledger: &Ledger| folds.lookback() > 0 && changes_of(ledger) != folds.changes;
         let body = Body::Folded { ranges, versions, delta: file, events, newest_event_us, holes, duplicates };
         loop {
             if overtaken(&journal.ledger()) {
@@ -523,7 +527,7 @@ impl Folder {
 
 /// Whether an open epoch may still be committed: its start is the effective frontier, its versions the active ones.
 fn still_valid(ledger: &Ledger, epoch: &Epoch, folds: &Folds) -> bool {
-    if folds.lookback() > 0 && ledger.changes.len() != folds.changes {
+    if folds.lookback() > 0 && changes_of(ledger) != folds.changes {
         return false;
     }
     let starts: BTreeSet<&TopicPartition> = epoch.start.iter().map(|(at, _)| at).collect();

@@ -2,93 +2,147 @@
 //! with the watermark at a boundary, never with a clock.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
 
-use bifold_fold::{Source, View};
-use bifold_ledger::{ArchiveUnit, BaseView, Body, Ledger, Offsets, TopicPartition, VersionId};
+use arrow::array::{ArrayRef, AsArray};
+use arrow::datatypes::TimestampMicrosecondType;
+use bifold_archive::Part;
+use bifold_archive::replay::Replay;
+use bifold_fold::{Engine, Source, View};
+use bifold_ledger::{
+    ArchiveUnit, BaseView, Body, Ledger, Mode, Offsets, Refusal, Span, TopicPartition, VersionId, VersionPlan,
+};
 use bifold_store::failpoint::failpoint;
-use bifold_store::{Appended, Journal, Kind, SourceFiles};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::file::statistics::Statistics;
+use bifold_store::{Appended, Journal, Kind};
+use datafusion::common::Column;
+use datafusion::functions_aggregate::expr_fn::max;
+use datafusion::logical_expr::Expr;
 
 use super::{Purpose, Recompute};
 use crate::Error;
 
-/// Which part of the retention more is kept, so that not every run removes a little.
-const SLACK: i64 = 10;
+/// Which part of the archive's rows goes at once at least, so that not every run removes a little.
+const WORTH: u64 = 10;
 
-/// From which time on `view` holds groups up to `boundary`: never earlier than before.
-pub(super) fn kept_from(ledger: &Ledger, view: &View, boundary: &Offsets, leapt: Option<i64>) -> Option<i64> {
-    let before = ledger.versions.get(&view.version).and_then(|version| version.kept_from_us);
-    let Some(retention) = view.retention_us else { return before };
-    let known = ledger.versions.get(&view.version).and_then(|version| version.newest_event_us);
-    let newest = ledger.newest_event_below(boundary).max(leapt).max(known);
-    let from = newest.map(|newest| newest.saturating_sub(view.source.watermark_delay_us).saturating_sub(retention));
-    before.max(from)
-}
-
-/// The newest event time of archived rows that `boundary` leaps over: the fold has not seen them. None where it does not leap.
-pub(super) async fn leapt(
-    files: &SourceFiles,
-    ledger: &Ledger,
-    boundary: &Offsets,
-    source: &Source,
-) -> Result<Option<i64>, Error> {
-    let leaps = |unit: &&ArchiveUnit| unit.ranges.below(boundary) && !unit.ranges.below(&ledger.effective());
-    let mut newest = None;
-    for unit in ledger.archive.iter().filter(leaps) {
-        newest = newest.max(newest_event(files, unit, source).await?);
-    }
-    Ok(newest)
-}
-
-/// The newest event time among the rows of an archive entry, as its files' own statistics say. None without rows.
-async fn newest_event(files: &SourceFiles, unit: &ArchiveUnit, source: &Source) -> Result<Option<i64>, Error> {
-    let mut newest = None;
-    for file in unit.rows.iter().filter(|file| file.rows > 0) {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(files.get(file).await?)?;
-        // Rows of an older definition may have no such column: the record's own time then.
-        let names = [source.event_time.as_deref(), Some("_timestamp")];
-        let leaf = names.into_iter().flatten().find_map(|name| {
-            let columns = builder.parquet_schema().columns();
-            columns.iter().position(|column| column.path().parts() == [name])
-        });
-        let groups = builder.metadata().row_groups();
-        let of_group = |group: &parquet::file::metadata::RowGroupMetaData| match group.column(leaf?).statistics() {
-            Some(Statistics::Int64(statistics)) => statistics.max_opt().copied(),
-            _ => None,
-        };
-        for group in groups {
-            // What does not say how new it is stays.
-            newest = newest.max(Some(of_group(group).unwrap_or(i64::MAX)));
-        }
-    }
-    Ok(newest)
+/// What of a version goes by event time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Times {
+    /// The newest event time below the boundary, as the version decodes the archive.
+    pub(super) newest_us: Option<i64>,
+    /// From which time on it holds groups.
+    pub(super) kept_from_us: Option<i64>,
 }
 
 impl Recompute {
+    /// The newest event time up to a build's boundary, and from which time on it then holds groups.
+    pub(super) async fn times(
+        &self,
+        engine: &Engine,
+        view: &View,
+        ledger: &Ledger,
+        (plan, part, purpose): (&VersionPlan, &Part, Purpose),
+    ) -> Result<Times, Error> {
+        let state = &ledger.versions[&plan.version];
+        // What was built before, and is not read again.
+        let before = match (plan.mode, &state.base) {
+            (Mode::Full, None) => Times::default(),
+            (Mode::Full, Some(base)) => Times { newest_us: base.newest_event_us, kept_from_us: base.kept_from_us },
+            _ => Times { newest_us: state.newest_event_us, kept_from_us: state.kept_from_us },
+        };
+        let goes_by_it = view.retention_us.is_some() || self.source.archive_retention_us.is_some();
+        if !goes_by_it || view.source.event_time.is_none() {
+            return Ok(before);
+        }
+        let units: Vec<_> = part.units(ledger).collect();
+        let newest_us = before.newest_us.max(self.newest_event(engine, &view.source, &units, part).await?);
+        let kept_from_us = match (purpose, view.retention_us) {
+            (Purpose::Base, _) | (_, None) => state.kept_from_us,
+            (Purpose::View, Some(retention)) => {
+                let from =
+                    |newest: i64| newest.saturating_sub(view.source.watermark_delay_us).saturating_sub(retention);
+                before.kept_from_us.max(newest_us.map(from))
+            }
+        };
+        Ok(Times { newest_us, kept_from_us })
+    }
+
+    /// The newest event time in `part` of these archive entries, as `source` decodes them. None without events.
+    async fn newest_event(
+        &self,
+        engine: &Engine,
+        source: &Arc<Source>,
+        units: &[(&ArchiveUnit, bool)],
+        part: &Part,
+    ) -> Result<Option<i64>, Error> {
+        let Some(event_time) = source.event_time.as_deref() else { return Ok(None) };
+        let decoding = source.decoding();
+        let (same, other): (Vec<_>, Vec<_>) = units.iter().copied().partition(|(unit, _)| unit.decoding == decoding);
+        let mut newest = None;
+        if same.iter().any(|(unit, _)| !unit.rows.is_empty()) {
+            let frame = self.frame(engine, source, &same, part).await?;
+            let time = Expr::Column(Column::from_name(event_time));
+            for batch in frame.aggregate(vec![], vec![max(time)])?.collect().await? {
+                newest = newest.max(newest_of(batch.column(0)));
+            }
+        }
+        // Another definition's columns say nothing of these events.
+        let other: Vec<&ArchiveUnit> = other.into_iter().map(|(unit, _)| unit).collect();
+        let mut replay = Replay::new(source, &self.files, &other, part, |name| name == event_time);
+        while let Some(batch) = replay.next().await? {
+            newest = newest.max(batch.column_by_name(event_time).and_then(newest_of));
+        }
+        Ok(newest)
+    }
+
     /// Removes from the archive what lies beyond its retention, once base views hold what views need of it.
     pub(super) async fn expire(&self, journal: &mut Journal) -> Result<(), Error> {
         let Some(retention) = self.source.archive_retention_us else { return Ok(()) };
-        let ledger = journal.refresh().await?;
+        let (started, ledger) = (Instant::now(), journal.refresh().await?);
         let active = || ledger.versions.values().filter(|version| version.active);
         let newest = active().map(|version| version.newest_event_us).min().flatten();
         let Some(newest) = newest else { return Ok(()) };
-        let watermark = newest.saturating_sub(self.source.watermark_delay_us);
-        let before = watermark.saturating_sub(retention);
-        let Some(wish) = self.older_than(&ledger, before, before.saturating_sub(retention / SLACK)).await? else {
+        let before = newest.saturating_sub(self.source.watermark_delay_us).saturating_sub(retention);
+        // Nothing is read where nothing can go.
+        let lookback = |version: &VersionId| lookback(&ledger, version);
+        let Some(most) =
+            ledger.expirable(&ledger.archived, lookback).filter(|most| self.is_worth_it(&ledger, &most.below))
+        else {
             return Ok(());
         };
-        let Some(plan) = ledger.expirable(&wish, |version| lookback(&ledger, version)) else { return Ok(()) };
-        let mut bases = vec![];
-        for (boundary, lookback, version) in plan.bases {
-            let made = self.build(&ledger, &version, &boundary, Purpose::Base).await?;
-            let (version, holes) = (version.version, version.holes);
-            bases.push(BaseView { version, boundary, lookback, runs: made.runs, holes });
+        let old = self.older_than(&ledger, before, &most.below).await?;
+        let plan = ledger.expirable(&old, lookback).filter(|plan| self.is_worth_it(&ledger, &plan.below));
+        let Some(plan) = plan else { return Ok(()) };
+        let mut bases: Vec<_> = plan
+            .bases
+            .iter()
+            .map(|(boundary, lookback, version)| {
+                let (version, boundary, holes) = (version.version.clone(), boundary.clone(), version.holes.clone());
+                BaseView { version, boundary, lookback: *lookback, holes, ..BaseView::default() }
+            })
+            .collect();
+        let body =
+            |bases: &[BaseView]| Body::Expired { plan: plan.plan, below: plan.below.clone(), bases: bases.to_vec() };
+        if let Err(refusal) = ledger.check(ledger.number + 1, &body(&bases)).or_else(format_alone) {
+            tracing::info!(source = self.source.name, %refusal, "the archive's past stays for now");
+            return Ok(());
+        }
+        for (base, (boundary, _, version)) in bases.iter_mut().zip(&plan.bases) {
+            let made = self.build(&ledger, version, boundary, Purpose::Base).await?;
+            (base.runs, base.newest_event_us, base.kept_from_us) =
+                (made.runs, made.times.newest_us, made.times.kept_from_us);
         }
         failpoint("expire.bases_written");
-        let below = plan.below.to_string();
-        let body = Body::Expired { plan: plan.plan, below: plan.below, bases };
+        let body = body(&bases);
         loop {
+            // Whoever takes longer finds its files gone.
+            if started.elapsed() >= self.grace / 2 {
+                tracing::warn!(
+                    source = self.source.name,
+                    "base views took longer than half of store.orphan_grace; the archive's past stays for now"
+                );
+                return Ok(());
+            }
             match journal.append(body.clone()).await {
                 Ok(Appended::Won(_)) => break,
                 Ok(Appended::Lost) => {}
@@ -101,37 +155,60 @@ impl Recompute {
             }
         }
         failpoint("expire.expired");
+        let below = plan.below.to_string();
         tracing::info!(source = self.source.name, below, "what lies beyond the archive's retention was removed");
         Ok(())
     }
 
-    /// Up to where each partition's archive holds nothing newer than `before`. None if all of it is newer than `enough`: then it is
-    /// not worth the work yet.
-    async fn older_than(&self, ledger: &Ledger, before: i64, enough: i64) -> Result<Option<Offsets>, Error> {
+    /// Whether enough files would leave the archive.
+    fn is_worth_it(&self, ledger: &Ledger, below: &Offsets) -> bool {
+        let rows = |unit: &ArchiveUnit| unit.rows.iter().chain(&unit.dead).map(|file| file.rows).sum::<u64>();
+        let cut = ledger.origins.clone().max(&ledger.expired).max(below);
+        let gone: u64 = ledger.archive.iter().filter(|unit| unit.ranges.below(&cut)).map(rows).sum();
+        gone > 0 && gone >= ledger.archive.iter().map(rows).sum::<u64>() / WORTH
+    }
+
+    /// Up to where each partition's archive holds nothing newer than `before`; looked at only up to `most`.
+    async fn older_than(&self, ledger: &Ledger, before: i64, most: &Offsets) -> Result<Offsets, Error> {
+        let engine = Engine::new();
+        let all = Part { from: ledger.origins.clone(), to: ledger.archived.clone(), without: vec![] };
         let mut old = Offsets::default();
         let mut newer: BTreeSet<&TopicPartition> = BTreeSet::new();
         for unit in &ledger.archive {
-            let partitions: Vec<_> =
-                unit.ranges.iter().filter(|(_, span)| !span.is_empty()).map(|(at, _)| at).collect();
-            if partitions.iter().all(|at| newer.contains(at)) {
-                continue;
+            let spans: Vec<_> = unit.ranges.iter().filter(|(_, span)| !span.is_empty()).collect();
+            // What is kept of a partition keeps what follows it there.
+            let kept = |(at, span): &(&TopicPartition, &Span)| newer.contains(at) || span.start >= most.or_zero(at);
+            if !spans.iter().any(kept) {
+                match self.newest_event(&engine, &self.source, &[(unit, true)], &all).await? {
+                    Some(newest) if newest < before => {
+                        old.advance_by(&unit.ranges);
+                        continue;
+                    }
+                    // Dead letters alone go with the events after them.
+                    None => continue,
+                    Some(_) => {}
+                }
             }
-            let newest = newest_event(&self.files, unit, &self.source).await?;
-            let limit = if old.is_empty() { enough } else { before };
-            let blocked = partitions.iter().any(|at| newer.contains(at));
-            match newest {
-                Some(newest) if newest >= limit || blocked => newer.extend(partitions),
-                Some(_) => old.advance_by(&unit.ranges),
-                None if blocked => newer.extend(partitions),
-                // Dead letters alone go with the events after them.
-                None => {}
-            }
+            newer.extend(spans.into_iter().map(|(at, _)| at));
             if ledger.archived.iter().all(|(at, _)| newer.contains(at)) {
                 break;
             }
         }
-        Ok((!old.is_empty()).then_some(old))
+        Ok(old)
     }
+}
+
+/// Before the first `expired` the format is raised on the way.
+fn format_alone(refusal: Refusal) -> Result<(), Refusal> {
+    match refusal {
+        Refusal::NeedsFormat { .. } => Ok(()),
+        refusal => Err(refusal),
+    }
+}
+
+/// The newest time of a column.
+fn newest_of(times: &ArrayRef) -> Option<i64> {
+    arrow::compute::max(times.as_primitive::<TimestampMicrosecondType>())
 }
 
 /// How far the deduplication of a version looks back.

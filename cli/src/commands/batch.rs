@@ -113,6 +113,7 @@ pub(crate) fn recompute_of(context: &Context, source: Arc<Source>) -> Result<Rec
         scratch: context.config.data_dir.join("scratch"),
         memory: context.config.batch.memory,
         leap: context.config.batch.leap,
+        grace: context.config.store.orphan_grace,
         progress: Progress::default(),
     })
 }

@@ -173,12 +173,15 @@ impl Ledger {
         let kept = self.origins.clone().max(&self.expired).max(below);
         for base in bases {
             let version = &self.versions[&base.version];
+            if version.declared > plan {
+                return Err(Refusal::Overtaken { version: base.version.clone(), by: version.declared, plan });
+            }
             let before = version.base.as_ref().map(|base| &base.boundary);
             let most = version.boundary.as_ref().unwrap_or(&self.origins);
             let all: BTreeSet<_> = kept.iter().chain(base.boundary.iter()).map(|(at, _)| at).collect();
             for at in all {
-                // Where nothing was removed, nothing is looked back at that is gone.
-                let gone = kept.or_zero(at) > self.origin(at);
+                // Where no more is removed, no more is looked back at that is gone.
+                let gone = kept.or_zero(at) > self.kept_from(at);
                 let least = kept.or_zero(at) + if gone { base.lookback } else { 0 };
                 let least = least.max(before.map_or(0, |before| before.or_zero(at)));
                 let (boundary, most) = (base.boundary.or_zero(at).max(self.origin(at)), most.or_zero(at));
@@ -327,8 +330,12 @@ impl Ledger {
                     return Err(Refusal::Overtaken { version: published.version.clone(), by, plan });
                 }
             }
-            // What is beyond a view's retention does not come back.
-            if published.kept_from_us < version.kept_from_us {
+            // What is beyond a view's retention does not come back, but by a full run, and then not what its base view lacks.
+            let before = match (published.full, &version.base) {
+                (true, base) => base.as_ref().and_then(|base| base.kept_from_us),
+                (false, _) => version.kept_from_us,
+            };
+            if published.kept_from_us < before {
                 return Err(Refusal::KeptFrom { version: published.version.clone() });
             }
             match &version.boundary {

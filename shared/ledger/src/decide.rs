@@ -177,7 +177,7 @@ impl Ledger {
             let kept = self.origins.clone().max(&self.expired).max(&below);
             let reach = |(id, version): &(&VersionId, &VersionState)| -> Offsets {
                 let of = |(at, next): (&TopicPartition, i64)| {
-                    let ahead = if next > self.origin(at) { lookback(id) } else { 0 };
+                    let ahead = if next > self.kept_from(at) { lookback(id) } else { 0 };
                     let before = version.base.as_ref().map_or(0, |base| base.boundary.or_zero(at));
                     (at.clone(), (next + ahead).max(before))
                 };

@@ -177,9 +177,15 @@ impl Body {
 
     /// The ledger format that a binary must know to read this kind of entry.
     pub fn needs_format(&self) -> u32 {
-        use Body::{Compacted, CompactedArchive, Expired, Lifted, Lost, Quarantined};
+        use Body::{Compacted, CompactedArchive, Expired, Lifted, Lost, Published, Quarantined};
         match self {
             Expired { .. } => 3,
+            // An older binary would leave the time out of its snapshots.
+            Published { versions, .. }
+                if versions.iter().any(|v| v.newest_event_us.is_some() || v.kept_from_us.is_some()) =>
+            {
+                3
+            }
             Lost { .. } | Quarantined { .. } | Lifted { .. } | Compacted { .. } | CompactedArchive { .. } => 2,
             _ => 1,
         }
@@ -244,7 +250,7 @@ pub struct ArchiveCounts {
 }
 
 /// The states of one version below a boundary, as they were when the archive's past was removed.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct BaseView {
     /// The version.
     pub version: VersionId,
@@ -258,6 +264,12 @@ pub struct BaseView {
     /// The `lost`, `quarantined` and `expired` entries whose positions it leaves out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holes: Vec<Number>,
+    /// The newest event time below its boundary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_event_us: Option<i64>,
+    /// From which time on it holds groups. None: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_from_us: Option<i64>,
 }
 
 /// The batch view of one version.
@@ -272,7 +284,7 @@ pub struct PublishedVersion {
     /// The `lost`, `quarantined` and `expired` entries whose positions it leaves out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holes: Vec<Number>,
-    /// The newest event time below the boundary, as far as the run had to look for it: where it leaps over what is not folded.
+    /// The newest event time below the boundary, by the version's own definition of the source, where something goes by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest_event_us: Option<i64>,
     /// From which time on it holds groups, in microseconds since 1970: older ones are beyond the view's retention. None: all.

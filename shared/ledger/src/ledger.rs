@@ -24,9 +24,6 @@ pub struct Unit {
     pub versions: Vec<VersionId>,
     /// Its delta.
     pub delta: File,
-    /// The newest event time in it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub newest_event_us: Option<i64>,
     /// The `lost` entries whose positions it passes over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holes: Vec<Number>,
@@ -94,7 +91,7 @@ pub struct VersionState {
     /// The `lost`, `quarantined` and `expired` entries whose positions its batch view leaves out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holes: Vec<Number>,
-    /// The newest event time below its boundary that is known: of what was folded, and of what was leapt over.
+    /// The newest event time below its boundary, by its own definition of the source, where something goes by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest_event_us: Option<i64>,
     /// From which time on answers hold groups: older ones are beyond the view's retention. None: all.
@@ -172,9 +169,6 @@ pub struct Ledger {
     /// Rows of files that left the archive.
     #[serde(default)]
     pub removed: Removed,
-    /// The newest event time of units that are not needed any more: all of it lies below every boundary.
-    #[serde(default)]
-    pub passed_event_us: Option<i64>,
     /// What was lost, quarantined or removed, in order.
     #[serde(default)]
     pub changes: Vec<Change>,
@@ -280,7 +274,6 @@ impl Ledger {
                     ranges: ranges.clone(),
                     versions: sorted(versions),
                     delta: delta.clone(),
-                    newest_event_us: *newest_event_us,
                     holes: holes.clone(),
                 });
             }
@@ -299,11 +292,6 @@ impl Ledger {
                     ranges: ranges.clone(),
                     versions: sorted(versions),
                     delta: delta.clone(),
-                    newest_event_us: self.units[replaced.clone()]
-                        .iter()
-                        .map(|unit| unit.newest_event_us)
-                        .max()
-                        .flatten(),
                     holes: holes.clone(),
                 };
                 self.units.splice(replaced, [unit]);
@@ -324,11 +312,10 @@ impl Ledger {
             Body::Published { boundary, versions, .. } => {
                 self.boundary = std::mem::take(&mut self.boundary).max(boundary);
                 let origins = self.origins.clone();
-                let newest = self.newest_event_below(&origins.clone().max(boundary));
                 for published in versions {
                     let version = self.version_mut(&published.version);
                     version.boundary = Some(origins.clone().max(boundary));
-                    version.newest_event_us = version.newest_event_us.max(newest).max(published.newest_event_us);
+                    version.newest_event_us = published.newest_event_us;
                     version.kept_from_us = published.kept_from_us;
                     version.published = Some(entry.number);
                     version.published_at = Some(entry.at.clone());
@@ -393,15 +380,8 @@ impl Ledger {
         let needed = |unit: &Unit| {
             !unit.ranges.below(&self.boundary) || active.iter().any(|v| !unit.ranges.below(v.needs_from()))
         };
-        let (kept, passed): (Vec<_>, Vec<_>) = self.units.iter().cloned().partition(needed);
-        self.passed_event_us = passed.iter().map(|unit| unit.newest_event_us).max().flatten().max(self.passed_event_us);
+        let kept = self.units.iter().filter(|unit| needed(unit)).cloned().collect();
         self.units = kept;
-    }
-
-    /// The newest event time that was folded below `cut`, a boundary of an active version or above one.
-    pub fn newest_event_below(&self, cut: &Offsets) -> Option<i64> {
-        let below = self.units.iter().filter(|unit| unit.ranges.below(cut)).map(|unit| unit.newest_event_us);
-        below.max().flatten().max(self.passed_event_us)
     }
 
     fn version_mut(&mut self, version: &VersionId) -> &mut VersionState {

@@ -36,7 +36,7 @@ pub use refusal::Refusal;
 
 /// The newest ledger format that this binary reads and writes.
 ///
-/// 1: the first. 2: `lost`, `quarantined`, `lifted`, `compacted`, `compacted_archive`. 3: `expired`.
+/// 1: the first. 2: `lost`, `quarantined`, `lifted`, `compacted`, `compacted_archive`. 3: `expired`, and `published` with times.
 pub const FORMAT: u32 = 3;
 /// The format of a new source: it is raised by what needs more.
 pub const FIRST_FORMAT: u32 = 1;

@@ -29,13 +29,16 @@ impl Ledger {
             || self.versions.values().any(|version| version.active && version.files().any(is))
     }
 
-    /// A base view's file: of a version that is not active or was declared since, or whose plan is older than the newest `expired`.
+    /// A base view's file: of a version that is not active, or was declared or published since, or whose plan is older than the newest
+    /// `expired`.
     fn is_orphan_base(&self, name: &str) -> Option<bool> {
         let (version, name) = name.split_once('/')?;
         let number: Number = name.split('-').next()?.parse().ok()?;
         let state = self.versions.get(&VersionId(version.to_string()));
+        // A run that is still at it gives up in time once another one has published.
         let overtaken = self.expired_by().is_some_and(|by| by >= number);
-        Some(overtaken || state.is_none_or(|state| !state.active || state.declared >= number))
+        let newer = |by: Option<Number>| by.is_some_and(|by| by >= number);
+        Some(overtaken || state.is_none_or(|state| !state.active || state.declared >= number || newer(state.published)))
     }
 
     /// A run's file: of a version that is not active, or that was published or declared after the run was planned.

@@ -80,7 +80,7 @@ pub enum Refusal {
         frontier: i64,
     },
     /// A delta that lacks an active version, or holds one that is not active.
-    #[error("the delta holds versions {}, active are {}", list(has), list(active))]
+    #[error("the entry holds versions {}, active are {}", list(has), list(active))]
     Versions {
         /// What it holds.
         has: Vec<VersionId>,
@@ -189,8 +189,8 @@ pub enum Refusal {
         /// The change.
         by: Number,
     },
-    /// Lost positions that are neither left out nor above what the entry holds.
-    #[error("what entry {change} says is lost has to be left out of {kind}")]
+    /// Positions that are lost, quarantined or gone, and neither left out nor above what the entry holds.
+    #[error("what entry {change} leaves out has to be left out of {kind}")]
     NotLeftOut {
         /// The change.
         change: Number,

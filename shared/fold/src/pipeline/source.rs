@@ -128,6 +128,13 @@ impl Reader<'_, '_> {
             let message = "archive_retention goes by event time, and this table has none";
             return Err(self.place.error(*at, message, hint));
         }
+        if let Some((_, at)) = retention
+            && source.event_time_max_ahead_us.or(source.event_time_max_us).is_none()
+        {
+            let hint = Some("bound event times: event_time_max_ahead = '1 hour'".to_string());
+            let message = "with archive_retention one event from the far future would remove the whole archive";
+            return Err(self.place.error(*at, message, hint));
+        }
         let topic = options.iter().find(|(name, _)| name == "topic").map_or(name_at, |(_, at)| *at);
         Ok((source, Named { name: name_at, topic }))
     }
@@ -354,8 +361,8 @@ impl Reader<'_, '_> {
                 source.event_time_max_ahead_us = Some(ahead);
             }
             "archive_retention" => {
-                let retention = parse_interval_us(value)
-                    .ok_or_else(|| wrong("write a duration with its unit, such as '90 days'"))?;
+                let retention = parse_interval_us(value).filter(|retention| *retention > 0);
+                let retention = retention.ok_or_else(|| wrong("write a duration with its unit, such as '90 days'"))?;
                 source.archive_retention_us = Some(retention);
             }
             _ => {

@@ -93,7 +93,10 @@ async fn compile_as(
         Failure::Plan(error) => wrong(error),
         Failure::Refused(refused) => wrong::refused(text, refused),
     })?;
-    if view.retention_us.is_some() && view.time_key.is_none() {
+    let is_time = |key: usize| {
+        matches!(view.stored.field(key).data_type(), DataType::Timestamp(..) | DataType::Date32 | DataType::Date64)
+    };
+    if view.retention_us.is_some() && !view.time_key.is_some_and(is_time) {
         let hint = Some("group by the event time or by a window of it, and show it".to_string());
         let message = "retention goes by the view's time column, and this view has none";
         return Err(text.place.error(text.place.options(), message, hint));

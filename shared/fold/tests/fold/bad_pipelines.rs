@@ -102,6 +102,11 @@ async fn deduplication_that_makes_no_sense_is_refused() {
             "the nearest option is dedup_lookback",
         ),
         (
+            ", archive_retention = §'0s'",
+            "archive_retention cannot be \"0s\"",
+            "write a duration with its unit, such as '90 days'",
+        ),
+        (
             ", archive_retention = §'a while'",
             "archive_retention cannot be \"a while\"",
             "write a duration with its unit, such as '90 days'",
@@ -228,6 +233,22 @@ async fn other_statements_have_no_place_in_a_pipeline() {
              CREATE MATERIALIZED VIEW v §WITH (retention = '1 day') AS SELECT count(*) AS n FROM t",
             "retention goes by the view's time column, and this view has none",
             "group by the event time or by a window of it, and show it",
+        ),
+        (
+            "CREATE TABLE t (a TIMESTAMP, WATERMARK FOR a AS a) WITH (connector = 'kafka', topic = 't');\n\
+             CREATE MATERIALIZED VIEW v §WITH (retention = '1 day') AS SELECT CAST(a AS TIME) AS t, count(*) AS n FROM t GROUP BY 1",
+            "retention goes by the view's time column, and this view has none",
+            "group by the event time or by a window of it, and show it",
+        ),
+        (
+            "CREATE TABLE t (a INT) WITH (connector = 'kafka', topic = 't', §archive_retention = '1 day')",
+            "archive_retention goes by event time, and this table has none",
+            "declare it: WATERMARK FOR time",
+        ),
+        (
+            "CREATE TABLE t (a TIMESTAMP, WATERMARK FOR a AS a) WITH (connector = 'kafka', topic = 't', §archive_retention = '1 day')",
+            "with archive_retention one event from the far future would remove the whole archive",
+            "bound event times: event_time_max_ahead = '1 hour'",
         ),
         ("CREATE MATERIALIZED VIEW §v TO t AS SELECT 1", "view \"v\" has options that a view does not take", A_VIEW_IS),
     ])

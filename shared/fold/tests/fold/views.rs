@@ -231,14 +231,19 @@ async fn a_views_retention_is_part_of_its_version_and_a_sources_is_not() {
     };
     let select = "AS SELECT date_trunc('day', a) AS day, count(*) AS n FROM t GROUP BY 1";
     let compiled = async |text: String| compile(&text).await.unwrap_or_else(|e| panic!("{e}")).1.remove(0);
-    let plain = compiled(format!("{} {select}", table(""))).await;
-    let month = compiled(format!("{} WITH (retention = '30 days') {select}", table(""))).await;
-    let again =
-        compiled(format!("{} with (RETENTION='30 days') {select}", table(", archive_retention = '1 day'"))).await;
+    let bounded = ", event_time_max_ahead = '1h'";
+    let plain = compiled(format!("{} {select}", table(bounded))).await;
+    let month = compiled(format!("{} WITH (retention = '30 days') {select}", table(bounded))).await;
+    let again = compiled(format!(
+        "{} with (RETENTION='30 days') {select}",
+        table(", event_time_max_ahead = '1h', archive_retention = '1 day'")
+    ))
+    .await;
     assert_ne!(plain.version, month.version);
     assert_eq!((plain.retention_us, month.retention_us), (None, Some(30 * 86_400_000_000)));
     assert_eq!((&again.version, again.source.archive_retention_us), (&month.version, Some(86_400_000_000)));
-    let unkept = compiled(format!("{} {select}", table(", archive_retention = '1 day'"))).await;
+    let unkept =
+        compiled(format!("{} {select}", table(", event_time_max_ahead = '1h', archive_retention = '1 day'"))).await;
     assert_eq!((&unkept.version, &unkept.source.decoding()), (&plain.version, &plain.source.decoding()));
     let source = serde_json::to_value(&*month.source).expect("a source is JSON");
     let stored = compile_stored(&Engine::new(), "v", &month.sql, &source).await.unwrap_or_else(|e| panic!("{e}"));

@@ -76,7 +76,7 @@ fn rule_21_a_batch_view_leaves_out_all_that_is_lost() {
     versions[0].holes.clear();
     let body = bifold_ledger::Body::Published { plan, boundary, versions };
     let refusal = trace.ledger.check(trace.ledger.number + 1, &body).expect_err("it counts what is lost");
-    assert_eq!(refusal.to_string(), "what entry 3 says is lost has to be left out of published");
+    assert_eq!(refusal.to_string(), "what entry 3 leaves out has to be left out of published");
     trace.put("P(5,0)").expect("it leaves it out");
     assert_eq!(holes(&trace.ledger, "v1"), "p0[0,3)#3 | ");
 }

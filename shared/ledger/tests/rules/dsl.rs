@@ -90,7 +90,7 @@ impl Trace {
         if step.starts_with('O') { Ok(()) } else { self.append(body(step, &self.ledger)) }
     }
 
-    fn append(&mut self, body: Body) -> Result<(), Refusal> {
+    pub(crate) fn append(&mut self, body: Body) -> Result<(), Refusal> {
         let entry = entry(self.ledger.number + 1, body);
         self.ledger.apply(&entry)?;
         self.entries.push(entry);
@@ -176,7 +176,7 @@ pub(crate) fn body(step: &str, ledger: &Ledger) -> Body {
                 holes.sort_unstable();
                 holes.dedup();
                 let boundary = base.iter().fold(boundary.clone(), |boundary, base| boundary.max(&base.boundary));
-                BaseView { version, boundary, lookback, runs: vec![file("base")], holes }
+                BaseView { version, boundary, lookback, runs: vec![file("base")], holes, ..BaseView::default() }
             };
             let bases = named.unwrap_or_else(|| ledger.active()).into_iter().map(one).collect();
             Body::Expired { plan, below, bases }

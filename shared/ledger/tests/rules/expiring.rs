@@ -56,7 +56,7 @@ fn rule_27_with_dedup_base_views_reach_further_by_what_it_looks_back() {
 #[test]
 fn rule_27_expired_names_a_base_view_of_every_active_version() {
     refused(&[
-        (&format!("D u1@u; {BUILT}; Z{{v1}}(4,0)"), "the delta holds versions [v1], active are [u1, v1]"),
+        (&format!("D u1@u; {BUILT}; Z{{v1}}(4,0)"), "the entry holds versions [v1], active are [u1, v1]"),
         (
             &format!("{BUILT}; Q p0[1,2); Z@6(4,0)"),
             "entry 7 changes what counts below the boundary, after the plan at 6",
@@ -64,7 +64,7 @@ fn rule_27_expired_names_a_base_view_of_every_active_version() {
         (&format!("{BUILT}; Q p0[1,2); P(6,0); L 7; Z@8(4,0)"), "entry 9 changes what counts"),
         (&format!("{BUILT}; Z(2,0); Z@6(4,0)"), "entry 7 removed more of the archive, after the plan at 6"),
         // None of a quarantine's middle is left.
-        (&format!("{BUILT}; Q p0[3,5); Z(4,0)"), "what entry 7 says is lost has to be left out of expired"),
+        (&format!("{BUILT}; Q p0[3,5); Z(4,0)"), "what entry 7 leaves out has to be left out of expired"),
     ]);
     run(&format!("{BUILT}; Q p0[1,2); Z(4,0)"));
     run(&format!("{BUILT}; Q p0[4,6); Z(4,0)"));
@@ -132,6 +132,23 @@ fn rule_27_a_version_declared_later_names_what_is_gone_as_a_hole() {
 }
 
 #[test]
+fn rule_27_a_version_declared_anew_since_the_plan_is_refused() {
+    // Its base view was built for the life before, and may be gone.
+    refused(&[(
+        "D v1; A p0→6; F p0→6; P(6,0); R v1; D v1; P(6,0); Z@5(4,0)",
+        "version v1 was published or declared by entry 7, after the plan at 5",
+    )]);
+}
+
+#[test]
+fn rule_27_a_version_that_looks_back_further_than_the_one_before_is_no_obstacle() {
+    // p1 is quiet: nothing more of it goes, so that nothing more is looked back at.
+    let ledger = run("D v1; A p0→20 p1→6; F p0→20 p1→6; P(20,6); Z(4,6); D v2; P(20,6)");
+    let plan = ledger.expirable(&vector("(9,6)"), |version| if version.0 == "v2" { 2 } else { 0 }).expect("p0 may go");
+    assert_eq!((show(&plan.below).as_str(), show(&plan.bases[1].0).as_str()), ("(9)", "(11,6)"));
+}
+
+#[test]
 fn trace_v2_declared_z_lands_while_it_builds() {
     refused(&[(&format!("{BUILT}; D v2; Z(4,0)"), "version v2 is still building")]);
     assert_eq!(run(&format!("{BUILT}; D v2")).expirable(&vector("(4,0)"), |_| 0), None);
@@ -153,6 +170,7 @@ fn rule_27_files_of_base_views_stay_while_full_recomputes_start_from_them() {
     let named = |number: u64| format!("bases/v1/{number:020}-n.parquet");
     // Written by a plan that is older than the newest `expired`, and not named by it.
     assert!(ledger.is_orphan(&named(7)));
-    assert!(!ledger.is_orphan(&named(8)), "an entry may still name it");
+    assert!(ledger.is_orphan(&named(8)), "a run has published since");
+    assert!(!ledger.is_orphan(&named(11)), "an entry may still name it");
     assert!(run(&format!("{BUILT}; R v1")).is_orphan(&named(9)), "its version is retired");
 }

@@ -61,7 +61,7 @@ fn rule_08_only_ranges_that_hold_something_are_judged() {
 fn rule_09_a_delta_per_active_version() {
     run("D v1; F{v1} p0→1; D v2; F{v2,v1} p0→2; R v2; F{v1} p0→3; R v1; F{} p0→4");
     for step in ["{}", "{v1}", "{v2}", "{v1,v2,v3}", "{v1,v1}", "{v1,v2,v2}", "{v1,v3}"] {
-        refused(&[(&format!("D v3; D v1; D v2; R v3; F{step} p0→1"), "the delta holds versions")]);
+        refused(&[(&format!("D v3; D v1; D v2; R v3; F{step} p0→1"), "the entry holds versions")]);
     }
 }
 

@@ -127,6 +127,8 @@ fn examples() -> Vec<(&'static str, Body)> {
                     lookback: 1000,
                     runs: vec![file("bases/3f9a0c/a")],
                     holes: vec![17],
+                    newest_event_us: Some(1_442_016_000_000_000),
+                    kept_from_us: None,
                 }],
             },
         ),

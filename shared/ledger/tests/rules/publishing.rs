@@ -1,8 +1,8 @@
 //! Rules 11-14 and 19: boundaries, batch plans, the life of versions.
 
-use bifold_ledger::{Body, Ledger, Mode, VersionId};
+use bifold_ledger::{Body, Ledger, Mode, PublishedVersion, VersionId};
 
-use crate::dsl::{body, durable, published, refused, run, show, vector};
+use crate::dsl::{body, durable, published, refused, run, show, trace, vector};
 
 /// The boundary a run would choose with a leap of 10.
 fn boundary(text: &str) -> String {
@@ -17,6 +17,23 @@ fn plan(text: &str, full: bool) -> Vec<String> {
     let line =
         |v: &bifold_ledger::VersionPlan| format!("{} {:?} {} {}", v.version, v.mode, show(&v.from), v.keep.len());
     plan.versions.iter().map(line).collect()
+}
+
+#[test]
+fn rule_11_groups_beyond_a_retention_come_back_by_a_full_run_alone() {
+    let mut trace = trace("M 3; D v1; A p0→4; F p0→4");
+    let mut publish = |full: bool, kept_from_us: Option<i64>| {
+        let (boundary, runs) = (vector("(4,0)"), vec![]);
+        let version =
+            PublishedVersion { version: "v1".into(), runs, full, kept_from_us, ..PublishedVersion::default() };
+        trace.append(Body::Published { plan: trace.ledger.number, boundary, versions: vec![version] })
+    };
+    assert_eq!(publish(true, Some(100)), Ok(()));
+    assert_eq!(publish(false, Some(200)), Ok(()));
+    let refusal = publish(false, Some(150)).expect_err("it holds more than it can");
+    assert!(refusal.to_string().starts_with("version v1 holds groups only from a later time on"), "{refusal}");
+    assert!(publish(false, None).is_err());
+    assert_eq!(publish(true, Some(50)), Ok(()), "all of it was computed again");
 }
 
 #[test]

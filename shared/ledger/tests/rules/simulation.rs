@@ -197,7 +197,7 @@ impl World {
             let path = format!("base-{}", self.runs.len());
             self.runs.insert(path.clone(), counted);
             let (version, holes) = (version.version, version.holes);
-            bases.push(BaseView { version, boundary, lookback, runs: vec![file(&path)], holes });
+            bases.push(BaseView { version, boundary, lookback, runs: vec![file(&path)], holes, ..BaseView::default() });
         }
         let body = Body::Expired { plan: plan.plan, below: plan.below, bases };
         assert_eq!(seen.check(seen.number + 1, &body), Ok(()), "what is planned may expire");

@@ -44,7 +44,7 @@ fn trace_one_version_published_ahead_of_folded_starves_the_other() {
 #[test]
 fn trace_an_instance_that_knows_only_v1_commits_above_v2s_boundary() {
     let text = "D v1; F p0→1; A p0→1; D v2; P(1,0)";
-    refused(&[(&format!("{text}; F{{v1}} p0[1,2)"), "the delta holds versions")]);
+    refused(&[(&format!("{text}; F{{v1}} p0[1,2)"), "the entry holds versions")]);
     assert_eq!(durable(&run(&format!("{text}; F p0[1,2)")), "v2"), "(1,0) + [7] = (2,0)");
 }
 
