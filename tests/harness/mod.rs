@@ -149,8 +149,26 @@ impl Case {
 
     /// Starts a service without waiting.
     pub fn spawn(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Service {
-        let log = self.path(&format!("{}-{}.err", arguments[0], uuid::Uuid::new_v4().simple()));
-        let mut command = self.command(arguments);
+        self.spawn_command(self.command(arguments), arguments[0], environment)
+    }
+
+    /// The same through a shell's script, to which the binary and its arguments are `"$0" "$@"`.
+    pub fn spawn_by(&self, script: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Service {
+        let own = self.command(arguments);
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(script).arg(own.get_program()).args(own.get_args());
+        for (name, value) in own.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.current_dir(self.folder.path());
+        self.spawn_command(command, arguments[0], environment)
+    }
+
+    fn spawn_command(&self, mut command: Command, name: &str, environment: &[(&str, &str)]) -> Service {
+        let log = self.path(&format!("{name}-{}.err", uuid::Uuid::new_v4().simple()));
         command.envs(environment.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped());
         command.stderr(std::fs::File::create(&log).expect("a log file"));
         let mut child = command.spawn().expect("the binary starts");

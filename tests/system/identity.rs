@@ -1,7 +1,8 @@
-//! Topics change under the layers: partitions are added, a topic is deleted and made again.
+//! Topics change under the layers: partitions are added, a topic is deleted and made again, a log is truncated.
 
 use std::time::{Duration, Instant};
 
+use bifold_ledger::{ArchiveCounts, Body, Nonce, Ranges, Span, TopicPartition};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
@@ -89,4 +90,59 @@ fn a_topic_that_was_deleted_and_made_again_stops_its_layers() {
     let mut speed = roles.spawn("speed", &[]);
     assert_eq!(speed.wait_exit(Duration::from_secs(30)), Some(1), "{}", speed.stderr());
     assert!(speed.stderr().contains("give the source a new name"), "{}", speed.stderr());
+}
+
+/// Both layers have read twenty records of a leader that the log has not had: as after an unclean election, since which the log
+/// has grown beyond them. The offsets look right, the epoch alone tells.
+#[test]
+fn a_log_that_was_truncated_and_grew_again_stops_its_layers() {
+    let Some((case, ..)) = case() else { return };
+    let roles = Roles::new(&case);
+    let (mut collect, mut speed) = (roles.start("collect"), roles.start("speed"));
+    let serve = roles.start("serve");
+    send(&case, 0..100);
+    assert_eq!(serve.rows("SELECT c FROM total", "latest"), [json!({ "c": 100 })]);
+    assert_eq!((collect.terminate(), speed.terminate()), (Some(0), Some(0)));
+    send(&case, 100..150);
+
+    let at = TopicPartition::new(&case.topic, 0);
+    let (store, root) = bifold_store::open(&format!("file://{}", case.store_folder().display())).expect("a store");
+    let files = bifold_store::SourceFiles::new(store, &root, "e");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let ledger = || runtime.block_on(bifold_store::Journal::open(files.clone(), "test")).expect("a ledger").ledger();
+    runtime.block_on(async {
+        let mut journal = bifold_store::Journal::open(files.clone(), "test").await.expect("a ledger");
+        let ledger = journal.ledger();
+        let ranges = Ranges([(at.clone(), Span { start: 100, end: 120, leader_epoch: Some(7) })].into());
+        // What is in the delta does not matter here.
+        let before = files.get(&ledger.units[0].delta).await.expect("a delta");
+        let path = files.layout.delta(ledger.number + 1, &Nonce("n".into()), &ranges);
+        let delta = files.put(path, before, ledger.units[0].delta.rows).await.expect("a store");
+        let (versions, holes) = (ledger.active(), vec![]);
+        let folded = Body::Folded {
+            ranges: ranges.clone(),
+            versions,
+            delta,
+            events: 20,
+            newest_event_us: None,
+            holes,
+            duplicates: 0,
+        };
+        let (rows, dead, counts, decoding) = (vec![], vec![], ArchiveCounts::default(), String::new());
+        for body in [folded, Body::Archived { ranges, rows, dead, counts, decoding }] {
+            journal.append(body).await.expect("the entry is valid");
+        }
+    });
+    let before = ledger();
+    assert_eq!((before.frontier(&at), before.archived(&at)), (120, 120));
+    let (collect, speed) = (roles.spawn("collect", &[]), roles.spawn("speed", &[]));
+    for (role, service) in [("collect", &collect), ("speed", &speed)] {
+        service.wait("it says so, or goes on", |service| {
+            let now = ledger();
+            assert_eq!((now.frontier(&at), now.archived(&at)), (120, 120), "{role} goes on: {}", service.stderr());
+            service.stderr().contains("was truncated below offset 120")
+        });
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(ledger().number, before.number, "nothing is committed");
 }

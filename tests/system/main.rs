@@ -4,6 +4,7 @@
 mod harness;
 
 mod change;
+mod collectors;
 mod damage;
 mod docs;
 mod events;

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use bifold_ledger::{Body, Entry};
 use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::groups::GroupMemberInfo;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
 
@@ -356,4 +358,110 @@ fn serve_drains_and_does_without_a_speed_instance_that_hangs() {
     assert!(serve.get("/readyz").text.contains("told to end"), "{}", serve.get("/readyz").text);
     check(&serve, 0..200);
     assert_eq!(serve.wait_exit(Duration::from_secs(30)), Some(0), "{}", serve.stderr());
+}
+
+const ONE: &str = "CREATE TABLE e (n BIGINT) WITH (connector = 'kafka', topic = '{topic}', format = 'json'); \
+    CREATE MATERIALIZED VIEW total AS SELECT count(*) AS c, sum(n) AS s FROM e;";
+
+/// One source with four partitions and one view.
+fn one_source() -> Option<Case> {
+    if brokers().is_none() {
+        println!("not run: BIFOLD_TEST_KAFKA names no broker");
+        return None;
+    }
+    let case = Case::new(ONE);
+    case.create_topic(4);
+    Some(case)
+}
+
+fn send(case: &Case, numbers: std::ops::Range<usize>) {
+    let record = |i: usize| (Some(format!("key{i}").into_bytes()), Some(format!("{{\"n\":{i}}}").into_bytes()));
+    case.produce_to(&case.topic, numbers.map(record));
+}
+
+/// How many positions each entry of a kind holds.
+fn positions(case: &Case, kind: &str) -> Vec<i64> {
+    let of = |entry: Entry| match entry.body {
+        Body::Folded { ranges, .. } if kind == "folded" => Some(ranges.positions()),
+        Body::Archived { ranges, .. } if kind == "archived" => Some(ranges.positions()),
+        _ => None,
+    };
+    entries(case, "e").into_iter().filter_map(of).collect()
+}
+
+#[test]
+fn what_was_read_is_committed_before_its_partitions_are_given_away() {
+    let Some(case) = one_source() else { return };
+    // A commit is due at the first pause in the stream, and then no more.
+    let slow = [("BIFOLD_SPEED__EPOCH_INTERVAL", "1h"), ("BIFOLD_COLLECT__FLUSH_INTERVAL", "1h")];
+    let (mut begin, mut running) = (0, vec![]);
+    for (role, kind) in [("speed", "folded"), ("collect", "archived")] {
+        let first = case.start_with(&[role, "--listen", "127.0.0.1:0"], &slow);
+        send(&case, begin..begin + 40);
+        let all = begin as i64 + 40;
+        first.wait("the first pause", |_| positions(&case, kind).iter().sum::<i64>() == all);
+        let before = positions(&case, kind).len();
+        send(&case, begin + 40..begin + 80);
+        std::thread::sleep(Duration::from_secs(2));
+        assert_eq!(positions(&case, kind).len(), before, "{role}: nothing is due");
+        // Another one comes: whoever has read commits all of it, before any of it is read by the other.
+        let second = case.start_with(&[role, "--listen", "127.0.0.1:0"], &slow);
+        first.wait("what was read is committed", |_| positions(&case, kind).iter().sum::<i64>() == all + 40);
+        assert_eq!(positions(&case, kind)[before..], [40], "{role}: {}", first.stderr());
+        running.extend([first, second]);
+        begin += 80;
+    }
+}
+
+/// Whoever cannot write to the store holds its partitions for half a minute, and no longer. Here a limit on the size of its files
+/// keeps it from that.
+#[test]
+fn an_instance_that_cannot_reach_the_store_leaves_its_partitions_to_others() {
+    let Some(case) = one_source() else { return };
+    if crate::harness::test_store().is_some() {
+        println!("not run: only writing to a local store is prevented here");
+        return;
+    }
+    let (mut stay, mut cut) = (vec![], vec![]);
+    for role in ["speed", "collect"] {
+        let arguments = [role, "--listen", "127.0.0.1:0"];
+        stay.push(case.start_with(&arguments, &[]));
+        // The signal that comes with a failed write would end the process, as would a log that cannot be written.
+        let mut service = case.spawn_by("trap '' XFSZ; exec \"$0\" \"$@\" 2>/dev/null", &arguments, &[]);
+        service.wait_ready();
+        cut.push(service);
+    }
+    // Each has its share, and what is sent now is committed by both.
+    for (role, service) in [("speed", &stay[0]), ("collect", &stay[1])] {
+        service.wait("both have partitions", |_| have_partitions(&case, role) == 2);
+    }
+    let committed = |kind: &str| positions(&case, kind).iter().sum::<i64>();
+    send(&case, 0..40);
+    stay[0].wait("all is committed", |_| committed("folded") == 40 && committed("archived") == 40);
+    for service in &cut {
+        let limited = Command::new("prlimit").args(["--fsize=0", "--pid", &service.child.id().to_string()]).status();
+        assert!(limited.expect("prlimit runs").success());
+    }
+    let started = Instant::now();
+    send(&case, 40..80);
+    std::thread::sleep(Duration::from_secs(10));
+    let some = [committed("folded"), committed("archived")];
+    assert!(some.iter().all(|count| *count < 80), "what the others hold is not committed yet: {some:?}");
+    stay[0].wait("the others commit it", |_| committed("folded") == 80 && committed("archived") == 80);
+    println!("the others had all partitions after {:?}", started.elapsed());
+    for service in &mut cut {
+        assert!(service.child.try_wait().expect("it can be waited for").is_none(), "it goes on: {}", service.stderr());
+    }
+}
+
+/// How many members of a role's group have partitions, as the broker says.
+fn have_partitions(case: &Case, role: &str) -> usize {
+    let brokers = brokers().expect("a broker");
+    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a consumer");
+    let group = format!("{}.e.{role}", case.topic);
+    let list = consumer.fetch_group_list(Some(&group), Duration::from_secs(10)).expect("the broker says");
+    // A version of two bytes, then how many topics follow.
+    let topics = |member: &GroupMemberInfo| member.assignment().and_then(|bytes| bytes.get(2..6).map(<[u8]>::to_vec));
+    let members = list.groups().iter().flat_map(|group| group.members());
+    members.filter(|member| topics(member).is_some_and(|count| count != [0; 4])).count()
 }

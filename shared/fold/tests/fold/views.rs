@@ -1,5 +1,10 @@
 //! What a compiled view knows of itself: its columns, keys, window, inputs and version.
 
+use std::sync::Arc;
+
+use arrow::array::{ListArray, RecordBatch, StringArray};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::DataType;
 use bifold_fold::view::compile_stored;
 use bifold_fold::{Engine, View, pipeline, view as views};
 
@@ -300,4 +305,26 @@ async fn a_group_that_keeps_too_many_values_is_an_error_that_names_it() {
         view.finish(&engine, states).await.expect("nothing is cut").iter().map(|b| b.num_rows()).sum::<usize>(),
         2
     );
+}
+
+/// The limit itself: what answers asks for no number.
+#[tokio::test]
+async fn a_group_of_more_than_ten_million_values_is_an_error_and_not_a_row() {
+    let engine = Engine::new();
+    let view = view("SELECT channel, count(DISTINCT page) AS pages FROM wikipedia GROUP BY channel").await;
+    let mut decoder = bifold_fold::Decoder::new(std::sync::Arc::clone(&view.source), |_| true);
+    let (topic, value) = ("wikipedia", br#"{"time":"2015-09-12T00:00:00Z","channel":"en","page":""}"#);
+    let envelope = bifold_fold::Envelope { topic, partition: 0, offset: 0, timestamp_ms: 0, value };
+    assert_eq!(decoder.push(envelope, &mut vec![]), 1);
+    let input =
+        bifold_fold::states::Input::new(&engine, std::sync::Arc::clone(&view)).await.expect("it can be planned");
+    let states = input.fold(&[decoder.finish()]).await.expect("states").remove(0);
+    let mut columns = states.columns().to_vec();
+    let DataType::List(item) = columns[1].data_type().clone() else { panic!("{}", columns[1].data_type()) };
+    let values = 10_000_001;
+    let pages = StringArray::new(OffsetBuffer::new_zeroed(values), Vec::<u8>::new().into(), None);
+    columns[1] = Arc::new(ListArray::new(item, OffsetBuffer::from_lengths([values]), Arc::new(pages), None));
+    let states = RecordBatch::try_new(states.schema(), columns).expect("the same types");
+    let error = view.finish(&engine, vec![states]).await.expect_err("one too many").to_string();
+    assert!(error.contains("view v keeps 10000001 values in group (channel = en)"), "{error}");
 }

@@ -1,6 +1,6 @@
 //! What the local log promises beyond the contract.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -108,6 +108,90 @@ fn appends_until_killed() {
         end = runtime.block_on(log.append("t", records)).expect("records").or_zero(&at);
         // On a line of its own, behind whatever the test harness has written.
         println!("\nend {end}");
+    }
+}
+
+/// A limit on the size of files stands for the disk's end: writes beyond it fail, until it is raised.
+#[test]
+fn after_a_full_disk_it_takes_records_again_and_has_lost_none() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut child = Command::new("sh")
+        // The signal that comes with the failed write would end the process.
+        .args(["-c", "trap '' XFSZ; exec prlimit --fsize=8000000:unlimited \"$0\" \"$@\""])
+        .arg(std::env::current_exe().expect("this test"))
+        .args(["--exact", "local_only::appends_until_full_and_after", "--ignored", "--nocapture"])
+        .env(FOLDER, folder.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("another process");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    let mut told = |what: &str| {
+        let line = lines.find_map(|line| line.strip_prefix(what).map(str::to_string));
+        line.unwrap_or_else(|| panic!("it has not said {what:?}")).parse::<i64>().expect("a number")
+    };
+    let full = told("full ");
+    assert!(full > 0, "it was full from the beginning");
+    let raised = Command::new("prlimit").args(["--fsize=unlimited", "--pid", &child.id().to_string()]).status();
+    assert!(raised.expect("prlimit runs").success());
+    writeln!(child.stdin.take().expect("piped"), "go on").expect("it listens");
+    let after = told("after ");
+    assert!(after > full, "{after}");
+    assert!(child.wait().expect("it ends").success());
+
+    // All that was acknowledged, in order; what was refused is there as a whole or not at all.
+    let log = LocalLog::open(folder.path()).expect("its process has ended");
+    let numbers: Vec<usize> = values(&log, "t", 1)
+        .iter()
+        .map(|value| value.trim_end_matches('x').trim_end().parse().expect("a number"))
+        .collect();
+    assert_eq!(numbers, (0..numbers.len()).collect::<Vec<_>>());
+    assert_eq!(numbers.len() as i64, after);
+}
+
+/// Not a test: the process whose disk is full.
+#[test]
+#[ignore = "started by after_a_full_disk_it_takes_records_again_and_has_lost_none"]
+fn appends_until_full_and_after() {
+    let Ok(folder) = std::env::var(FOLDER) else { return };
+    let runtime = Runtime::new().expect("a runtime");
+    let log = LocalLog::open(Path::new(&folder)).expect("nobody has it open");
+    runtime.block_on(log.create_topic("t", 1)).expect("a topic");
+    let at = starts("t", 1).remove(0).at;
+    let end = || runtime.block_on(log.bounds(std::slice::from_ref(&at))).map(|bounds| bounds[&at].end);
+    let append = |from: i64| {
+        let records = (from..from + 10).map(|i| keyed("k", &format!("{i} {}", "x".repeat(10_000)))).collect();
+        runtime.block_on(log.append("t", records)).map(|ends| ends.or_zero(&at))
+    };
+    let mut acknowledged = 0;
+    // Again and again: one failure is not the only one.
+    let mut failures = 0;
+    while failures < 5 {
+        match append(acknowledged) {
+            Ok(now) => acknowledged = now,
+            Err(error) => {
+                assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+                failures += 1;
+            }
+        }
+    }
+    println!("\nfull {acknowledged}");
+    std::io::stdin().read_line(&mut String::new()).expect("a line");
+    // It may say once more that a write has failed; it goes on where it has said that it ends.
+    let tried = std::time::Instant::now();
+    let from = loop {
+        match end() {
+            Ok(end) => break end,
+            Err(error) => assert!(tried.elapsed() < std::time::Duration::from_secs(20), "{error}"),
+        }
+    };
+    assert_eq!(from, acknowledged, "what is refused is not there");
+    loop {
+        match append(from) {
+            Ok(now) => break println!("\nafter {now}"),
+            Err(error) => assert!(tried.elapsed() < std::time::Duration::from_secs(20), "{error}"),
+        }
     }
 }
 
