@@ -27,7 +27,7 @@ impl View {
     /// [`Error::Overflow`] if a value does not fit its type, [`Error::TooManyValues`], states of another view, or DataFusion's failure.
     pub async fn finish(&self, engine: &Engine, states: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
         let states = self.regroup(states);
-        self.check_values(&states, MOST_VALUES)?;
+        let states = self.bounded(engine, states, MOST_VALUES).await?;
         let plan = self.aggregate_exec(AggregateMode::Final, self.states_plan(states)?)?;
         let mut values = collect(plan, engine.task()).await?;
         if self.ungrouped && values.iter().all(|batch| batch.num_rows() == 0) {
@@ -35,6 +35,24 @@ impl View {
         }
         let values = values.into_iter().map(|batch| self.judged(&batch)).collect::<Result<Vec<_>>>()?;
         self.project(engine, values).await
+    }
+
+    /// These states, merged where a group that stands in several of them could keep more than `most` values together.
+    ///
+    /// # Errors
+    /// [`Error::TooManyValues`] for the first group that does.
+    pub async fn bounded(&self, engine: &Engine, states: Vec<RecordBatch>, most: usize) -> Result<Vec<RecordBatch>> {
+        self.check_values(&states, most)?;
+        let kept = |place: usize| -> usize {
+            let lists = states.iter().filter_map(|batch| batch.column(place).as_list_opt::<i32>());
+            lists.map(|lists| lists.offsets().lengths().sum::<usize>()).sum()
+        };
+        if (self.key_count()..self.stored.fields().len()).all(|place| kept(place) <= most) {
+            return Ok(states);
+        }
+        let merged = self.reduce(engine, states).await?;
+        self.check_values(&merged, most)?;
+        Ok(merged)
     }
 
     /// Whether no group keeps more than `most` values in one state, as `count(DISTINCT)` and `array_agg` do.

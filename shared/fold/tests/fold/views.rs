@@ -295,7 +295,15 @@ async fn a_group_that_keeps_too_many_values_is_an_error_that_names_it() {
     }
     let input =
         bifold_fold::states::Input::new(&engine, std::sync::Arc::clone(&view)).await.expect("it can be planned");
-    let states = input.fold(&[decoder.finish()]).await.expect("states");
+    let rows = decoder.finish();
+    let mut parts = input.fold(&[rows.slice(0, 8)]).await.expect("states");
+    parts.extend(input.fold(&[rows.slice(8, 12)]).await.expect("states"));
+    let states = input.fold(&[rows]).await.expect("states");
+    // Also where no part of a group keeps that many.
+    view.check_values(&parts, 14).expect("8 and 7");
+    let error = view.bounded(&engine, parts.clone(), 14).await.expect_err("one too many").to_string();
+    assert!(error.contains("keeps 15 values in group (channel = #en), more than 14"), "{error}");
+    view.bounded(&engine, parts, 15).await.expect("as many as it may keep");
     view.check_values(&states, 15).expect("as many as it may keep");
     let error = view.check_values(&states, 14).expect_err("one too many").to_string();
     let said =
