@@ -16,7 +16,7 @@ use bifold_archive::replay::Replay;
 use bifold_archive::{ABSENT, Part};
 use bifold_fold::view::compile_stored;
 use bifold_fold::{Dedup, Engine, View};
-use bifold_ledger::{File, Ledger, TopicPartition, VersionId};
+use bifold_ledger::{ChangeKind, File, Ledger, Span, TopicPartition, VersionId};
 use bifold_store::SourceFiles;
 use datafusion::datasource::MemTable;
 use datafusion::physical_plan::collect;
@@ -67,8 +67,8 @@ pub struct Archived {
     pub lost: i64,
     /// Positions that left the archive.
     pub expired: i64,
-    /// Rows of files that are still there, though their positions left the archive: events, and others.
-    pub below: (u64, u64),
+    /// Rows of files at positions that left the archive, or are lost: events, and others.
+    pub aside: (u64, u64),
     /// Offsets that stand there more than once.
     pub twice: u64,
 }
@@ -84,13 +84,14 @@ pub async fn archive(
 ) -> Result<BTreeMap<TopicPartition, Archived>, Error> {
     let mut found: BTreeMap<TopicPartition, Archived> = BTreeMap::new();
     for (at, next) in ledger.archived.iter() {
-        let lost = ledger.changes.iter().filter(|change| change.kind == bifold_ledger::ChangeKind::Lost);
+        let lost = ledger.changes.iter().filter(|change| change.kind == ChangeKind::Lost);
         let spans = lost.filter_map(|change| change.ranges.get(at));
         let from = ledger.kept_from(at);
         let lost = spans.map(|span| (span.end.min(next) - span.start.max(from)).max(0)).sum();
         let expired = ledger.kept_from(at) - ledger.origin(at);
         found.insert(at.clone(), Archived { lost, expired, ..Archived::default() });
     }
+    let lost: Vec<_> = ledger.changes.iter().filter(|change| change.kind == ChangeKind::Lost).collect();
     let mut offsets: BTreeSet<(TopicPartition, i64)> = BTreeSet::new();
     for unit in &ledger.archive {
         // A record stands in one file alone, whose rows of it follow each other: only of a unit can there be two.
@@ -116,10 +117,16 @@ pub async fn archive(
                     };
                     let start = log_start(&at);
                     let of = found.entry(at.clone()).or_default();
-                    if offset.value(row) < ledger.kept_from(&at) {
+                    let here = Span::new(offset.value(row), offset.value(row) + 1);
+                    let gone = here.start < ledger.kept_from(&at);
+                    if whole && !gone && here.start >= start {
+                        of.in_log.add(here.start, payload.is_valid(row).then(|| payload.value(row)));
+                    }
+                    // What a collector still archived of what had just been accepted as lost counts nowhere.
+                    if gone || lost.iter().any(|change| change.overlaps(&at, &here)) {
                         match reason {
-                            None => of.below.0 += 1,
-                            Some(_) => of.below.1 += 1,
+                            None => of.aside.0 += 1,
+                            Some(_) => of.aside.1 += 1,
                         }
                         continue;
                     }
@@ -131,9 +138,6 @@ pub async fn archive(
                     if whole {
                         of.records += 1;
                         of.twice += u64::from(!offsets.insert((at, offset.value(row))));
-                        if offset.value(row) >= start {
-                            of.in_log.add(offset.value(row), payload.is_valid(row).then(|| payload.value(row)));
-                        }
                     }
                 }
             }

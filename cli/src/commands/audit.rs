@@ -171,21 +171,18 @@ fn against_ledger(ledger: &Ledger, archived: &BTreeMap<TopicPartition, audit::Ar
     let sum = |of: fn(&audit::Archived) -> u64| archived.values().map(of).sum::<u64>();
     let (counts, removed) = (&ledger.counts, ledger.removed);
     let (dead, absent) = (counts.dead.values().sum::<u64>(), counts.absent);
-    let events = sum(|held| held.events + held.below.0);
-    let pairs = match ledger.expired.is_empty() {
+    let events = sum(|held| held.events + held.aside.0);
+    let aside = sum(|held| held.aside.1) + removed.dead;
+    let pairs = match aside == 0 {
         true => vec![
-            ("events", events, counts.rows),
+            ("events", events + removed.rows, counts.rows),
             ("dead letters", sum(|held| held.dead_letters), dead),
             ("absent records", sum(|held| held.absent), absent),
         ],
-        // Of what left the archive it is not known any more which of the two it was.
+        // Of what left the archive, or is lost, it is not known any more which of the two it was.
         false => vec![
             ("events", events + removed.rows, counts.rows),
-            (
-                "dead letters and absent records",
-                sum(|held| held.dead_letters + held.absent + held.below.1) + removed.dead,
-                dead + absent,
-            ),
+            ("dead letters and absent records", sum(|held| held.dead_letters + held.absent) + aside, dead + absent),
         ],
     };
     let differs = pairs.into_iter().filter(|(_, files, ledger)| files != ledger);
