@@ -20,6 +20,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::Error;
 use crate::collect::buffer::{parquet, sorted};
+use crate::recompute::WORTH;
 
 /// How often it is looked whether there is something to do.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -117,7 +118,8 @@ impl Maintain {
             }
         }
         let ledger = journal.ledger();
-        if let Some(units) = ledger.compactable_archive(self.archive.max(2), SMALL_ROWS, MOST_ROWS) {
+        let (small, most) = self.archive_rows(&ledger);
+        if let Some(units) = ledger.compactable_archive(self.archive.max(2), small, most) {
             failed = self.compact_archive(journal, &ledger, units).await.and(failed);
         }
         if let Some(orphans) = sweep {
@@ -125,6 +127,17 @@ impl Maintain {
             failed = self.sweep(&ledger, orphans).await.and(failed);
         }
         failed
+    }
+
+    /// Of how many rows an archive entry is small, and how many it may become. Where the past leaves file by file, no file is to hold
+    /// more of it than goes at once.
+    fn archive_rows(&self, ledger: &Ledger) -> (u64, u64) {
+        if self.source.archive_retention_us.is_none() {
+            return (SMALL_ROWS, MOST_ROWS);
+        }
+        let rows = ledger.archive.iter().flat_map(|unit| unit.rows.iter().chain(&unit.dead)).map(|file| file.rows);
+        let most = (rows.sum::<u64>() / WORTH).min(MOST_ROWS);
+        (SMALL_ROWS.min(most / 2), most)
     }
 
     /// Replaces epochs by one.

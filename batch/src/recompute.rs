@@ -36,6 +36,7 @@ use crate::progress::Progress;
 use crate::runs::{Run, Trigger};
 pub(crate) use ordered::held;
 use retention::Times;
+pub(crate) use retention::WORTH;
 pub(crate) use run_file::read_run;
 use run_file::write_run;
 

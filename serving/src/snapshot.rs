@@ -145,6 +145,7 @@ async fn answer_source(
     asked: &Offsets,
     deadline: Instant,
 ) -> Result<Tried, Problem> {
+    let mut missed = false;
     for retry in 0.. {
         let ledger = source.ledger().await?;
         let covers = covers(&ledger, names)?;
@@ -163,13 +164,14 @@ async fn answer_source(
         for answer in &mut live {
             answer.units.retain(|unit| unit.holes.iter().all(|change| ledger.change_at(*change).is_some()));
         }
-        let newest = live.iter().map(|answer| answer.newest_event_us).fold(ledger.newest_event_us, Option::max);
         let Some(joined) = join(&covers, &live) else {
             match retry < RETRIES {
                 true => continue,
                 false => return Err(Problem::incomplete("the views of this query do not end alike")),
             }
         };
+        // Of what is covered, not of what an instance has beyond it.
+        let newest = joined.units.iter().map(|unit| unit.newest_event_us).fold(ledger.newest_event_us, Option::max);
         let frontier = covers.iter().map(|(_, cover)| &cover.frontier).fold(joined.frontier.clone(), |f, d| f.max(d));
         if !frontier.reaches(asked) {
             return Ok(Tried::Short(short_of(&frontier, asked)));
@@ -181,8 +183,8 @@ async fn answer_source(
             let durable = match source.durable(&catalog.engine, &view, cover).await {
                 Ok(durable) => durable,
                 // A file that is gone may have been superseded: a fresh ledger says.
-                Err(problem) if problem.slug() == "damaged" && retry == 0 => {
-                    unknown_slice = true;
+                Err(problem) if problem.slug() == "damaged" && !missed => {
+                    (unknown_slice, missed) = (true, true);
                     tracing::warn!(?problem, "a file cannot be read; reading the ledger again");
                     break;
                 }

@@ -196,6 +196,8 @@ impl Folder {
                     Ok(Some(chunk)) => chunk,
                     Ok(None) => {
                         bridge = None;
+                        // The next record may never come.
+                        pass_lost(&mut epoch, &ledger);
                         continue;
                     }
                     Err(error) => {
@@ -273,6 +275,7 @@ impl Folder {
                     return Ok(if stopping { Round::Stopped } else { Round::Anew });
                 };
                 ledger = journal.ledger();
+                folds.leave_out(&ledger);
                 going.seat.commit(&epoch.ranges.ends());
                 failpoint("speed.group_told");
                 next_early = Instant::now() + self.options.epoch_interval;
@@ -397,13 +400,7 @@ impl Folder {
     fn open(&self, ledger: &Ledger, mine: &BTreeSet<TopicPartition>, folds: &Folds) -> Epoch {
         let start: Offsets = mine.iter().map(|at| (at.clone(), ledger.frontier(at))).collect();
         let mut epoch = Epoch::new(ledger.number, start, folds.versions.iter().cloned());
-        for at in mine {
-            let (start, next) = (ledger.frontier(at), ledger.past_lost(at, ledger.frontier(at)));
-            if next > start {
-                epoch.advance(at, next, None);
-                epoch.holes.extend(ledger.lost_between(at, start, next));
-            }
-        }
+        pass_lost(&mut epoch, ledger);
         epoch
     }
 
@@ -532,6 +529,17 @@ fn still_valid(ledger: &Ledger, epoch: &Epoch, folds: &Folds) -> bool {
     }
     let starts: BTreeSet<&TopicPartition> = epoch.start.iter().map(|(at, _)| at).collect();
     starts.into_iter().all(|at| epoch.start.or_zero(at) == ledger.frontier(at)) && ledger.active() == folds.versions
+}
+
+/// Goes on behind what is lost where an epoch ends.
+fn pass_lost(epoch: &mut Epoch, ledger: &Ledger) {
+    for (at, end) in epoch.end().iter() {
+        let next = ledger.past_lost(at, end);
+        if next > end {
+            epoch.advance(at, next, None);
+            epoch.holes.extend(ledger.lost_between(at, end, next));
+        }
+    }
 }
 
 /// Where a partition is read from: its frontier, or so many offsets before it.

@@ -20,7 +20,6 @@ pub struct Live {
 #[derive(Debug, Default)]
 struct State {
     ledger: Number,
-    newest_event_us: Option<i64>,
     committed: VecDeque<(Number, Epoch)>,
     /// The open epoch, also while its commit is in doubt.
     open: Option<Epoch>,
@@ -48,11 +47,12 @@ impl Live {
             UnitAnswer {
                 ranges: epoch.ranges.clone(),
                 folded_under: epoch.folded_under,
+                newest_event_us: epoch.newest_event_us,
                 holes: epoch.holes.iter().copied().collect(),
                 slices: request.versions.iter().filter_map(of).collect(),
             }
         };
-        LiveAnswer { ledger: state.ledger, newest_event_us: state.newest_event_us, units: units.map(unit).collect() }
+        LiveAnswer { ledger: state.ledger, units: units.map(unit).collect() }
     }
 
     /// Up to where the open epoch reaches.
@@ -62,9 +62,7 @@ impl Live {
 
     /// Offers the open epoch as it stands.
     pub(crate) fn offer(&self, epoch: &Epoch) {
-        let mut state = self.state();
-        state.open = Some(epoch.clone());
-        state.newest_event_us = state.newest_event_us.max(epoch.newest_event_us);
+        self.state().open = Some(epoch.clone());
     }
 
     /// Says that the offered epoch was committed as `number`, and that `next` is open now. Committed ones stay for readers whose

@@ -23,7 +23,10 @@ use super::{Purpose, Recompute};
 use crate::Error;
 
 /// Which part of the archive's rows goes at once at least, so that not every run removes a little.
-const WORTH: u64 = 10;
+pub(crate) const WORTH: u64 = 10;
+
+/// The year 1 in microseconds: what lies before has no RFC 3339.
+const FIRST_YEAR: i64 = -62_135_596_800_000_000;
 
 /// What of a version goes by event time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,8 +62,9 @@ impl Recompute {
         let kept_from_us = match (purpose, view.retention_us) {
             (Purpose::Base, _) | (_, None) => state.kept_from_us,
             (Purpose::View, Some(retention)) => {
-                let from =
-                    |newest: i64| newest.saturating_sub(view.source.watermark_delay_us).saturating_sub(retention);
+                let from = |newest: i64| {
+                    newest.saturating_sub(view.source.watermark_delay_us).saturating_sub(retention).max(FIRST_YEAR)
+                };
                 before.kept_from_us.max(newest_us.map(from))
             }
         };

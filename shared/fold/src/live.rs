@@ -36,8 +36,6 @@ pub struct LiveRequest {
 pub struct LiveAnswer {
     /// The ledger number that the instance stands at.
     pub ledger: Number,
-    /// The newest event time folded, in microseconds.
-    pub newest_event_us: Option<i64>,
     /// Units after the reader's number, in order.
     pub units: Vec<UnitAnswer>,
 }
@@ -52,6 +50,8 @@ pub struct UnitAnswer {
     pub ranges: Ranges,
     /// The ledger number it was folded under.
     pub folded_under: Number,
+    /// The newest event time in it.
+    pub newest_event_us: Option<i64>,
     /// The `lost` entries whose positions it passes over.
     pub holes: Vec<Number>,
     /// For each version exactly the slices that make it up, with their states where the reader has them not.
@@ -61,7 +61,6 @@ pub struct UnitAnswer {
 #[derive(Serialize, Deserialize)]
 struct Header {
     ledger: Number,
-    newest_event_us: Option<i64>,
     units: Vec<UnitHeader>,
 }
 
@@ -69,6 +68,8 @@ struct Header {
 struct UnitHeader {
     ranges: Ranges,
     folded_under: Number,
+    #[serde(default)]
+    newest_event_us: Option<i64>,
     #[serde(default)]
     holes: Vec<Number>,
     /// For each slice the length of its stream, if it follows.
@@ -107,9 +108,10 @@ pub fn encode(answer: &LiveAnswer) -> Result<Vec<u8>, arrow::error::ArrowError> 
             slices.insert(version.clone(), listed);
         }
         let (ranges, holes) = (unit.ranges.clone(), unit.holes.clone());
-        units.push(UnitHeader { ranges, folded_under: unit.folded_under, holes, slices });
+        let (folded_under, newest_event_us) = (unit.folded_under, unit.newest_event_us);
+        units.push(UnitHeader { ranges, folded_under, newest_event_us, holes, slices });
     }
-    let header = Header { ledger: answer.ledger, newest_event_us: answer.newest_event_us, units };
+    let header = Header { ledger: answer.ledger, units };
     let header = serde_json::to_vec(&header).expect("a header is JSON");
     let mut body = (header.len() as u32).to_le_bytes().to_vec();
     body.extend_from_slice(&header);
@@ -145,7 +147,8 @@ pub fn decode(body: &[u8]) -> Result<LiveAnswer, Unreadable> {
             }
             slices.insert(version, given);
         }
-        units.push(UnitAnswer { ranges: unit.ranges, folded_under: unit.folded_under, holes: unit.holes, slices });
+        let UnitHeader { ranges, folded_under, newest_event_us, holes, .. } = unit;
+        units.push(UnitAnswer { ranges, folded_under, newest_event_us, holes, slices });
     }
-    Ok(LiveAnswer { ledger: header.ledger, newest_event_us: header.newest_event_us, units })
+    Ok(LiveAnswer { ledger: header.ledger, units })
 }

@@ -378,7 +378,9 @@ impl Reader<'_, '_> {
                     "dedup",
                     "dedup_lookback",
                 ];
-                let nearest = NAMES.iter().min_by_key(|known| strsim::damerau_levenshtein(known, name));
+                let longer = NAMES.iter().find(|known| known.split('_').any(|part| part == name));
+                let nearest =
+                    longer.or_else(|| NAMES.iter().min_by_key(|known| strsim::damerau_levenshtein(known, name)));
                 let hint = nearest.map(|nearest| format!("the nearest option is {nearest}"));
                 return Err(self.place.error(name_at, format!("there is no option {name:?}"), hint));
             }
