@@ -142,7 +142,6 @@ pub(crate) const REACHED: &[&str] = &[
     "trace: a delta above the boundary is numbered before it",
     "trace: a landed put was offered again under a later number",
     "trace: a late batch run publishes",
-    "trace: a leap meets an epoch folded meanwhile",
     "trace: a leap misses a version declared meanwhile",
     "trace: a retired version is declared again",
     "trace: a version was declared or retired in mid-epoch",

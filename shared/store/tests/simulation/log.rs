@@ -100,13 +100,25 @@ impl Log {
         bounds.earliest = bounds.earliest.max(earliest.min(bounds.end));
     }
 
-    /// Up to `most` offsets from a position on.
-    pub(crate) fn poll(&self, at: &TopicPartition, from: i64, most: i64) -> Result<Chunk, OutOfRange> {
+    /// Up to where a reader at `from` has fetched, if it fetches up to `most` offsets.
+    pub(crate) fn fetch(&self, at: &TopicPartition, from: i64, most: i64) -> i64 {
         let bounds = self.bounds[at.partition as usize];
-        if from < bounds.earliest {
-            return Err(OutOfRange);
-        }
-        let to = bounds.end.min(from + most);
+        if from < bounds.earliest { from } else { bounds.end.min(from + most) }
+    }
+
+    /// Up to `most` offsets from a position on, for a reader that has fetched up to `fetched`: those it keeps, though the log drops them.
+    pub(crate) fn poll(
+        &self,
+        at: &TopicPartition,
+        from: i64,
+        (most, fetched): (i64, i64),
+    ) -> Result<Chunk, OutOfRange> {
+        let bounds = self.bounds[at.partition as usize];
+        let to = match from < bounds.earliest {
+            true if from >= fetched => return Err(OutOfRange),
+            true => fetched.min(from + most),
+            false => bounds.end.min(from + most),
+        };
         let mut chunk = Chunk::default();
         for offset in from..to {
             match self.record(at.partition, offset) {
