@@ -246,7 +246,10 @@ impl Audit {
             }
             Body::Lifted { quarantine, .. } => {
                 let change = self.changes.get_mut(quarantine).expect("it was quarantined");
-                assert!(change.kind == ChangeKind::Quarantined && change.lifted.is_none(), "entry {number} lifts it not");
+                assert!(
+                    change.kind == ChangeKind::Quarantined && change.lifted.is_none(),
+                    "entry {number} lifts it not"
+                );
                 change.lifted = Some(number);
             }
             Body::Compacted { replaces, ranges, versions, delta, holes } => {
@@ -452,9 +455,10 @@ impl Audit {
             let boundary = state.boundary.as_ref().expect("it is complete");
             let mut once = once.clone();
             once.retain(|at, _| {
-                let unit = cover.units.iter().find(|unit| {
-                    unit.ranges.get(&p(at.0)).is_some_and(|span| (span.start..span.end).contains(&at.1))
-                });
+                let unit = cover
+                    .units
+                    .iter()
+                    .find(|unit| unit.ranges.get(&p(at.0)).is_some_and(|span| (span.start..span.end).contains(&at.1)));
                 let holes = match unit {
                     Some(unit) if at.1 >= self.next(boundary, at.0) => &self.units[&unit.number].holes,
                     _ => &state.holes,
@@ -506,7 +510,13 @@ impl Audit {
 
     /// Every position of a change below the frontier stands in the answer's holes, or, if it is in force, in those that are pending: in
     /// one of the two; and nothing else does.
-    fn names_all_that_is_left_out(&self, who: &str, number: Number, holes: &Holes, coverage: &[(i32, [i64; 2], [i64; 2])]) {
+    fn names_all_that_is_left_out(
+        &self,
+        who: &str,
+        number: Number,
+        holes: &Holes,
+        coverage: &[(i32, [i64; 2], [i64; 2])],
+    ) {
         let offsets = |of: &[Hole]| -> BTreeSet<(Number, i32, i64)> {
             let of = of.iter().flat_map(|h| (h.start..h.end).map(|offset| (h.change, h.at.partition, offset)));
             of.collect()

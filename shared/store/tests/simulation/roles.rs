@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use bifold_ledger::{Nonce, Offsets, Refusal, TopicPartition};
 
-use crate::clock::sleep_ms;
+use crate::clock::{now_us, sleep_ms};
 use crate::error::{Error, Kind};
 use crate::journal::Appended;
 use crate::log::{Bounds, Chunk, OutOfRange, TOPIC};
@@ -100,12 +100,13 @@ pub(crate) fn topics() -> BTreeMap<String, String> {
 pub(crate) struct Reader {
     next: BTreeMap<TopicPartition, i64>,
     fetched: BTreeMap<TopicPartition, i64>,
+    since_us: u64,
 }
 
 impl Reader {
     /// One that begins at these positions.
     pub(crate) fn at(positions: impl Iterator<Item = (TopicPartition, i64)>) -> Self {
-        Self { next: positions.collect(), fetched: BTreeMap::new() }
+        Self { next: positions.collect(), fetched: BTreeMap::new(), since_us: now_us() }
     }
 
     /// Some of what there is, of some partitions.
@@ -114,8 +115,7 @@ impl Reader {
         let mut all = Chunk::default();
         for (at, next) in &mut self.next {
             let fetched = self.fetched.entry(at.clone()).or_insert(*next);
-            let ahead = world.below(12) as i64;
-            *fetched = world.log().fetch(at, (*fetched).max(*next), ahead);
+            *fetched = world.log().fetch(at, *next, (self.since_us, 40)).max(*fetched);
             if world.chance(350) {
                 continue;
             }
@@ -160,7 +160,9 @@ pub(crate) fn refused(world: &World, who: &str, error: &Error) -> bool {
         (Some("collect"), Refusal::Start { .. }) => world.note("trace: a collector that was overtaken commits"),
         (Some("batch"), Refusal::Overtaken { .. }) => world.note("trace: a late batch run publishes"),
         (Some("batch"), Refusal::Leap { .. }) => world.note("trace: a leap misses a version declared meanwhile"),
-        (Some("batch"), Refusal::Torn { .. }) => world.note("trace: a boundary meets an epoch folded or compacted meanwhile"),
+        (Some("batch"), Refusal::Torn { .. }) => {
+            world.note("trace: a boundary meets an epoch folded or compacted meanwhile")
+        }
         (Some("batch"), Refusal::Changed { .. }) => world.note("trace: a batch run meets a change below its boundary"),
         (Some("maintain"), Refusal::NotCurrent { .. }) => world.note("trace: what is compacted was replaced meanwhile"),
         _ => {}

@@ -91,7 +91,7 @@ impl Scenario {
     fn of(seed: u64, rng: &mut Rng) -> Self {
         let long = seed % 40 == 9;
         // Only what lasts longer than the grace time sees files deleted.
-        let patient = seed % 5 == 2;
+        let patient = seed % 6 == 2;
         Self {
             faults_per_mille: rng.pick(&[0, 10, 30, 80]),
             accidents_per_mille: rng.pick(&[0, 30, 80, 160]),
@@ -99,8 +99,8 @@ impl Scenario {
             lost: seed % 3 == 1,
             groups: rng.chance(400),
             long,
-            lasts_ms: rng.between(4_000, 9_000) + if long { 6_000 } else { 0 } + if patient { 18_000 } else { 0 },
-            interval_ms: rng.pick(&[120, 250, 500]),
+            lasts_ms: rng.between(4_000, 9_000) + if long { 6_000 } else { 0 } + if patient { 16_000 } else { 0 },
+            interval_ms: rng.pick(&[120, 250, 500, 1_500]),
             leap: rng.pick(&[0, 3, 10, 1_000]),
             compact_deltas: rng.pick(&[2, 3, 6]),
             compact_archive: rng.pick(&[2, 4]),

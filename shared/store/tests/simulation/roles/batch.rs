@@ -93,7 +93,9 @@ impl Recompute {
             for run in &version.keep {
                 match files.check_length(run).await {
                     Ok(()) => continue,
-                    Err(error) if error.kind() == Kind::Damaged => self.world.note("batch: a damaged view is built anew"),
+                    Err(error) if error.kind() == Kind::Damaged => {
+                        self.world.note("batch: a damaged view is built anew")
+                    }
                     Err(error) => return Err(error),
                 }
                 let id = version.version.clone();
@@ -125,7 +127,12 @@ impl Recompute {
             world.note(&format!("batch: {:?}", version.mode));
             let runs = self.build(journal, ledger, version, &plan.boundary).await?;
             let full = version.mode == Mode::Full;
-            published.push(PublishedVersion { version: version.version.clone(), runs, full, holes: version.holes.clone() });
+            published.push(PublishedVersion {
+                version: version.version.clone(),
+                runs,
+                full,
+                holes: version.holes.clone(),
+            });
         }
         if published.is_empty() {
             return Ok(true);

@@ -28,13 +28,14 @@ pub(crate) async fn run(world: Arc<World>, process: usize) {
 
 async fn offer(world: &Arc<World>, process: usize, who: &str) -> Result<(), Error> {
     let mut journal = Journal::open(world.files(process), "intruder").await?;
-    let ledger = journal.ledger();
-    if !ledger.exists() {
+    if !journal.ledger().exists() {
         return Ok(());
     }
     for _ in 0..4 {
+        let ledger = journal.ledger();
         let drawn = if world.chance(500) { wrong(world, &ledger) } else { wrong_change(world, &ledger) };
-        let Some((what, body)) = drawn else { continue };
+        // Where the format has to be raised first, others may make it right meanwhile.
+        let Some((what, body)) = drawn.filter(|(_, body)| body.needs_format() <= ledger.format) else { continue };
         match journal.append(body).await {
             Err(e) if refused(world, who, &e) => world.note(&format!("intruder: {what}")),
             Err(e) => return Err(e),
@@ -195,7 +196,7 @@ fn wrong_change(world: &World, ledger: &Ledger) -> Option<(&'static str, Body)> 
             let quarantine = ledger.changes.iter().find(none).map_or(1, |change| change.number);
             ("lifted, though not in force", Body::Lifted { quarantine, reason: "wrong".into() })
         }
-        6 => {
+        6 | 11 => {
             let active = ledger.active();
             let boundary = ledger.origins.clone().max(&ledger.boundary);
             let Body::Published { plan, boundary, mut versions } = published(ledger, boundary, &active) else {

@@ -14,7 +14,8 @@ use crate::world::{VIEWS, World};
 pub(crate) async fn run(world: Arc<World>, process: usize) {
     let who = World::name(process);
     while !world.stopping(process) {
-        sleep_ms(world.between(300, 2_500)).await;
+        let longest = if world.scenario.lost { 600 } else { 2_500 };
+        sleep_ms(world.between(100, longest)).await;
         if let Err(error) = command(&world, process).await {
             world.judge(&who, &error);
         }
@@ -27,6 +28,7 @@ async fn command(world: &Arc<World>, process: usize) -> Result<(), Error> {
     let calm = world.is_calm();
     let chosen = match accept_loss(world, &journal.ledger()).await.filter(|_| calm || world.chance(700)) {
         None if calm => return Ok(()),
+        None if world.scenario.lost && world.chance(700) => return Ok(()),
         None if world.chance(400) => leave_out(world, &journal.ledger()),
         None => choose(world, &journal.ledger()),
         loss => loss,

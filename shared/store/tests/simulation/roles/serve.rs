@@ -142,7 +142,9 @@ impl Server {
                 let ranges = joined.used.iter().map(|i| &offered[*i].epoch.ranges);
                 let with_holes: Vec<_> = ranges.zip(used.iter().map(Vec::as_slice)).collect();
                 let holes = ledger.holes(cover, &with_holes);
-                for (what, some) in [("answer: with holes", &holes.holes), ("answer: with pending holes", &holes.pending)] {
+                for (what, some) in
+                    [("answer: with holes", &holes.holes), ("answer: with pending holes", &holes.pending)]
+                {
                     if !some.is_empty() {
                         world.note(what);
                     }

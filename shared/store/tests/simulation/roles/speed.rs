@@ -11,8 +11,8 @@ use super::{Backoff, Reader, Round, appended, earliest, nonce, refused, survey, 
 use crate::clock::{now_ms, sleep_ms};
 use crate::content::Content;
 use crate::error::{Error, Kind};
-use crate::journal::{Appended, Journal};
 use crate::files::SourceFiles;
+use crate::journal::{Appended, Journal};
 use crate::log::{Bounds, Chunk};
 use crate::world::{PIPELINES, VIEWS, World};
 
@@ -68,8 +68,7 @@ impl Folder {
             world.note("speed: a partition is stopped");
         }
         let readable = found.keys().filter(|at| !stopped.contains(*at));
-        let next =
-            |at: &TopicPartition| ledger.past_lost(at, bridge.to.get(at).unwrap_or_else(|| ledger.frontier(at)));
+        let next = |at: &TopicPartition| ledger.past_lost(at, bridge.to.get(at).unwrap_or_else(|| ledger.frontier(at)));
         let mut reader = Reader::at(readable.map(|at| (at.clone(), next(at))));
         let mut bridge = (!bridge.to.is_empty()).then(|| Records::new(journal.files(), &ledger, bridge));
         let mut epoch = open(&ledger, found.keys(), &versions);
@@ -234,8 +233,7 @@ impl Folder {
         };
         let (ranges, versions, events) = (epoch.ranges.clone(), versions.to_vec(), epoch.events);
         let holes = epoch.holes.iter().copied().collect();
-        let body =
-            Body::Folded { ranges, versions, delta: file, events, newest_event_us: None, holes, duplicates: 0 };
+        let body = Body::Folded { ranges, versions, delta: file, events, newest_event_us: None, holes, duplicates: 0 };
         loop {
             match journal.append(body.clone()).await {
                 Ok(done) => {

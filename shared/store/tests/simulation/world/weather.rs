@@ -80,8 +80,11 @@ impl World {
             if self.chance(self.scenario.accidents_per_mille) {
                 self.accident();
             }
-            if self.chance(25) {
-                self.retention();
+            if self.chance(if self.scenario.lost { 60 } else { 25 }) {
+                match self.scenario.lost && self.chance(300) {
+                    false => self.retention(),
+                    true => self.lose_behind_stalled(),
+                }
             }
             if self.chance(12) {
                 let pipeline = self.below(PIPELINES.len() as u64) as usize;
@@ -150,9 +153,10 @@ impl World {
                 self.processes()[process].frozen_when = Some((Moment::Put, how_long));
             }
             11 => {
-                // What it compacts is given up after so long.
+                // Also one that compacts: it gives up after so long.
                 let how_long = self.pick(&[500, GRACE_MS + 4_000]);
-                self.processes()[process].frozen_when = Some((Moment::Read, how_long));
+                let reads = self.pick(&[2, 4, 6, 7, 10, 11]);
+                self.processes()[reads].frozen_when = Some((Moment::Read, how_long));
             }
             _ => self.rebalance(true),
         }
@@ -187,11 +191,44 @@ impl World {
         let mut log = self.log();
         let partition = self.below(log.partitions() as u64) as usize;
         let at = crate::log::p(partition as i32);
-        let beyond = if self.scenario.lost && self.chance(300) { 1 + self.below(6) as i64 } else { 0 };
+        let beyond = if self.scenario.lost && self.chance(400) { 1 + self.below(30) as i64 } else { 0 };
         let earliest = (ledger.past_lost(&at, ledger.archived(&at)) + beyond).min(log.bounds()[&at].end);
         log.expire(partition, earliest);
-        self.note(if earliest > ledger.past_lost(&at, ledger.archived(&at)) { "weather: the log lost offsets" } else { "weather: retention" });
+        self.note(if beyond > 0 { "weather: the log lost offsets" } else { "weather: retention" });
         self.say("weather", || format!("{at} starts at {earliest} now"));
+    }
+
+    /// Stalls collectors, and speed instances where they commit, while the log goes on and loses what they have fetched, but not read.
+    fn lose_behind_stalled(self: &Arc<Self>) {
+        for process in 0..4 {
+            let how_long = self.pick(&[900, 1_500, 2_500]);
+            let mut processes = self.processes();
+            let state = &mut processes[process];
+            match process {
+                _ if !state.up => {}
+                0 | 1 => {
+                    state.frozen_until_ms = now_ms() + how_long;
+                    clock::freeze(process, how_long);
+                }
+                _ => state.slow_until_ms = now_ms() + how_long,
+            }
+        }
+        let world = Arc::clone(self);
+        clock::spawn(clock::WEATHER, async move {
+            sleep_ms(world.between(200, 900)).await;
+            let ledger = world.ledger();
+            if world.is_calm() || !ledger.exists() {
+                return;
+            }
+            let bounds = world.log().bounds();
+            for (at, bounds) in bounds {
+                if world.chance(600) && bounds.end > ledger.archived(&at) {
+                    let earliest = world.between(ledger.archived(&at) as u64, bounds.end as u64 + 1) as i64;
+                    world.log().expire(at.partition as usize, earliest);
+                    world.note("weather: the log lost what is fetched and not read");
+                }
+            }
+        });
     }
 
     /// Alters, shortens or removes a file that an entry names.
