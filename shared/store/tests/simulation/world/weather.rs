@@ -150,7 +150,12 @@ impl World {
             }
             10 => {
                 let how_long = self.at_most(process, self.pick(&[500, 4_000, GRACE_MS + 4_000]));
-                self.processes()[process].frozen_when = Some((Moment::Put, how_long));
+                // Often with the other of its role, so that nobody else is faster than one who comes back after the grace time.
+                let other = process ^ 1;
+                let both = self.chance(600) && PROCESSES[process] == PROCESSES[other];
+                for process in [Some(process), both.then_some(other)].into_iter().flatten() {
+                    self.processes()[process].frozen_when = Some((Moment::Put, how_long));
+                }
             }
             11 => {
                 // Also one that compacts: it gives up after so long.
