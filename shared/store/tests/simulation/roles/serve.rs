@@ -88,6 +88,7 @@ impl Server {
     async fn answer(&mut self, names: &[&str], asked: &Offsets) -> Result<Tried, Error> {
         let world = Arc::clone(&self.world);
         let retries = world.pick(&RETRIES);
+        let mut missed = false;
         for retry in 0.. {
             let ledger = self.ledger().await?;
             let Some(covers) = self.covers(&ledger, names) else { return Ok(Tried::Building) };
@@ -124,7 +125,9 @@ impl Server {
             for (view, cover) in &covers {
                 let mut counted = match self.durable(cover).await {
                     Ok(counted) => counted,
-                    Err(e) if e.kind() == Kind::Damaged && retry == 0 => {
+                    // Once, in whichever try: one before may have read the ledger again for another reason.
+                    Err(e) if e.kind() == Kind::Damaged && !missed => {
+                        missed = true;
                         if world.is_swept(&e.to_string()) {
                             world.note("answer: a file that was swept is missing, the ledger is read again");
                         }

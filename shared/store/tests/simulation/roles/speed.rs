@@ -84,6 +84,8 @@ impl Folder {
                         Ok(chunk)
                     }
                     None => {
+                        // Else it is passed over with the next record, which may never come.
+                        pass_lost(&ledger, &mut epoch);
                         bridge = None;
                         continue;
                     }
@@ -271,15 +273,20 @@ pub(crate) fn declared(view: &str, version: &VersionId) -> Body {
 /// An epoch that starts at the effective frontier, behind what is lost there.
 fn open<'a>(ledger: &Ledger, mine: impl Iterator<Item = &'a TopicPartition>, versions: &[VersionId]) -> Epoch {
     let start: Offsets = mine.map(|at| (at.clone(), ledger.frontier(at))).collect();
-    let mut epoch = Epoch::new(ledger.number, start.clone(), versions.iter().cloned());
-    for (at, start) in start.iter() {
-        let next = ledger.past_lost(at, start);
-        if next > start {
+    let mut epoch = Epoch::new(ledger.number, start, versions.iter().cloned());
+    pass_lost(ledger, &mut epoch);
+    epoch
+}
+
+/// Passes over what is lost where an epoch ends.
+fn pass_lost(ledger: &Ledger, epoch: &mut Epoch) {
+    for (at, end) in epoch.end().iter() {
+        let next = ledger.past_lost(at, end);
+        if next > end {
             epoch.advance(at, next);
-            epoch.holes.extend(ledger.lost_between(at, start, next));
+            epoch.holes.extend(ledger.lost_between(at, end, next));
         }
     }
-    epoch
 }
 
 /// Notes what was lost and is passed over behind `before`. True if some of it was folded into the epoch before it was lost.
