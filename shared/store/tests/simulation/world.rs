@@ -99,7 +99,7 @@ impl Scenario {
             lost: seed % 3 == 1,
             groups: rng.chance(400),
             long,
-            lasts_ms: rng.between(4_000, 9_000) + if long { 6_000 } else { 0 } + if patient { 16_000 } else { 0 },
+            lasts_ms: rng.between(4_000, 9_000) + if long { 6_000 } else { 0 } + if patient { 20_000 } else { 0 },
             interval_ms: rng.pick(&[120, 250, 500, 1_500]),
             leap: rng.pick(&[0, 3, 10, 1_000]),
             compact_deltas: rng.pick(&[2, 3, 6]),

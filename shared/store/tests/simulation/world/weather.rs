@@ -16,6 +16,8 @@ use crate::journal::Journal;
 use crate::roles::{self, Role};
 
 const INTRUDER: usize = 9;
+/// Long enough for a file to be seen, to be an orphan for the grace time, and to be deleted by the next sweep.
+const LONG_MS: u64 = GRACE_MS + 8_000;
 
 impl World {
     /// Starts a process.
@@ -149,7 +151,7 @@ impl World {
                 self.processes()[process].slow_until_ms = now_ms() + how_long;
             }
             10 => {
-                let how_long = self.at_most(process, self.pick(&[500, 4_000, GRACE_MS + 4_000]));
+                let how_long = self.at_most(process, self.pick(&[500, 4_000, LONG_MS]));
                 // Often with the other of its role, so that nobody else is faster than one who comes back after the grace time.
                 let other = process ^ 1;
                 let both = self.chance(600) && PROCESSES[process] == PROCESSES[other];
@@ -159,7 +161,7 @@ impl World {
             }
             11 => {
                 // Also one that compacts: it gives up after so long.
-                let how_long = self.pick(&[500, GRACE_MS + 4_000]);
+                let how_long = self.pick(&[500, LONG_MS]);
                 let reads = self.pick(&[2, 4, 6, 7, 10, 11]);
                 self.processes()[reads].frozen_when = Some((Moment::Read, how_long));
             }
