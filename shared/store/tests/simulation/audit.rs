@@ -3,12 +3,17 @@
 //! It decides by a reading of the rules of its own, a few lines of arithmetic on offsets, never by what `Ledger` accepts. What it finds
 //! wrong is a panic: the seed fails.
 
-use std::collections::BTreeMap;
+mod left_out;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bifold_ledger::{Body, Entry, File, Ledger, Number, Offsets, PublishedVersion, Ranges, VersionId};
+use bifold_ledger::{
+    Body, ChangeKind, Entry, File, Holes, Ledger, Number, Offsets, PublishedVersion, Ranges, VersionId,
+};
 use object_store::path::Path;
 
+use self::left_out::{Change, holds};
 use crate::content::{Content, Counted, add, difference};
 use crate::log::{Log, p};
 
@@ -20,6 +25,32 @@ struct Version {
     declared_at: Offsets,
     chosen: Number,
     boundary: Option<Offsets>,
+    /// The changes that its batch view leaves out, and the files of that.
+    holes: BTreeSet<Number>,
+    runs: Vec<String>,
+}
+
+impl Version {
+    /// Deltas below this are not needed for it.
+    fn needs_from(&self) -> &Offsets {
+        self.boundary.as_ref().unwrap_or(&self.declared_at)
+    }
+}
+
+/// A folded or compacted unit that no compaction has replaced.
+#[derive(Clone, Debug)]
+struct Durable {
+    ranges: Ranges,
+    holes: BTreeSet<Number>,
+    delta: String,
+}
+
+/// An archive entry that no compaction has replaced.
+#[derive(Clone, Debug)]
+struct Archived {
+    ranges: Ranges,
+    rows: Vec<String>,
+    dead: Vec<String>,
 }
 
 /// The truth so far.
@@ -31,10 +62,15 @@ pub(crate) struct Audit {
     pub(crate) entries: Vec<Entry>,
     /// What each file that an entry names holds.
     pub(crate) files: BTreeMap<String, (File, Content)>,
+    /// Files that were deleted because nothing needed them.
+    pub(crate) deleted: BTreeSet<String>,
     origins: Offsets,
     archived: Offsets,
     frontier: Offsets,
     versions: BTreeMap<VersionId, Version>,
+    changes: BTreeMap<Number, Change>,
+    units: BTreeMap<Number, Durable>,
+    archive: BTreeMap<Number, Archived>,
     /// The served versions of all views after each number, by the auditor's own reckoning.
     served: Vec<BTreeMap<String, VersionId>>,
     frontiers: Vec<Offsets>,
@@ -55,6 +91,8 @@ pub(crate) struct Answer<'a> {
     pub(crate) at_least: &'a Offsets,
     /// How often it counts each event.
     pub(crate) counted: Counted,
+    /// What it says that it leaves out, and that it does not leave out yet.
+    pub(crate) holes: Holes,
 }
 
 impl Audit {
@@ -114,6 +152,8 @@ impl Audit {
                     declared_at: self.frontier.clone(),
                     chosen: number,
                     boundary: begins.then(|| self.origins.clone()),
+                    holes: BTreeSet::new(),
+                    runs: vec![],
                 };
                 self.versions.insert(version.clone(), state);
             }
@@ -148,24 +188,97 @@ impl Audit {
                     log.events(at.partition, span.start, span.end, &mut want);
                     log.dead(at.partition, span.start, span.end, &mut want_dead);
                 }
+                // What is lost it may have, or pass over.
+                for (have, want) in [(&have, &mut want), (&have_dead, &mut want_dead)] {
+                    want.retain(|at, _| have.contains_key(at) || !self.is_lost(*at));
+                }
                 assert!(have == want, "entry {number} archives other events: {}", difference(&have, &want));
                 assert!(have_dead == want_dead, "entry {number}, dead: {}", difference(&have_dead, &want_dead));
                 self.archived.advance_by(ranges);
+                let (rows, dead) = (paths(rows), paths(dead));
+                self.archive.insert(number, Archived { ranges: ranges.clone(), rows, dead });
             }
-            Body::Folded { ranges, delta, .. } => {
+            Body::Folded { ranges, delta, holes, .. } => {
                 self.joins(number, ranges, &self.frontier);
                 let content = self.learn(number, delta, &read);
                 let mut want = Counted::new();
                 for (at, span) in ranges.iter() {
                     log.events(at.partition, span.start, span.end, &mut want);
                 }
+                let holes: BTreeSet<Number> = holes.iter().copied().collect();
+                let lost = |change: &&Change| change.kind == ChangeKind::Lost;
+                let known = |hole| self.changes.get(hole).filter(lost).is_some();
+                assert!(holes.iter().all(known), "entry {number} leaves out {holes:?}, which is not lost");
+                want.retain(|at, _| !self.in_holes(&holes, *at));
                 let active = self.versions.iter().filter(|(_, state)| state.active);
                 let active: Content = Content(active.map(|(id, _)| (id.0.clone(), want.clone())).collect());
                 assert!(content == active, "entry {number}: the delta is not that of all active versions: {content:?}");
                 self.frontier.advance_by(ranges);
+                self.units.insert(number, Durable { ranges: ranges.clone(), holes, delta: delta.path.clone() });
+            }
+            Body::Lost { ranges, .. } => {
+                for (at, span) in ranges.iter() {
+                    let archived = self.next(&self.archived, at.partition);
+                    assert!(span.start >= archived, "entry {number}: {at} {} is archived, not lost", span.start);
+                    assert!(!self.is_lost((at.partition, span.start)), "entry {number}: {at} is lost twice");
+                }
+                self.changes.insert(number, Change { kind: ChangeKind::Lost, ranges: ranges.clone(), lifted: None });
+            }
+            Body::Quarantined { ranges, .. } => {
+                let kind = ChangeKind::Quarantined;
+                self.changes.insert(number, Change { kind, ranges: ranges.clone(), lifted: None });
+            }
+            Body::Lifted { quarantine, .. } => {
+                let change = self.changes.get_mut(quarantine).expect("it was quarantined");
+                assert!(
+                    change.kind == ChangeKind::Quarantined && change.lifted.is_none(),
+                    "entry {number} lifts it not"
+                );
+                change.lifted = Some(number);
+            }
+            Body::Compacted { replaces, ranges, versions, delta, holes } => {
+                let replaced: Vec<Durable> = replaces.iter().map(|unit| self.units[unit].clone()).collect();
+                let mut want: Content = Content(versions.iter().map(|id| (id.0.clone(), Counted::new())).collect());
+                for unit in &replaced {
+                    let content = &self.files[&unit.delta].1;
+                    want.0.iter_mut().for_each(|(id, counted)| add(counted, &content.section(id)));
+                }
+                let content = self.learn(number, delta, &read);
+                assert!(content == want, "entry {number}: the compacted delta is not what it replaces");
+                let active = self.versions.iter().filter(|(_, state)| state.active);
+                for (id, state) in active {
+                    let cut = state.needs_from();
+                    let inside = !ranges.below(cut) && !ranges.above(cut);
+                    assert!(!inside, "entry {number}: the boundary of {id} lies inside the compacted epochs");
+                }
+                let of_all: BTreeSet<Number> = replaced.iter().flat_map(|unit| unit.holes.iter().copied()).collect();
+                let holes: BTreeSet<Number> = holes.iter().copied().collect();
+                assert_eq!(holes, of_all, "entry {number}: the holes");
+                replaces.iter().for_each(|unit| drop(self.units.remove(unit)));
+                self.units.insert(number, Durable { ranges: ranges.clone(), holes, delta: delta.path.clone() });
+            }
+            Body::CompactedArchive { replaces, ranges, rows, dead } => {
+                let replaced: Vec<Archived> = replaces.iter().map(|unit| self.archive[unit].clone()).collect();
+                let positions: i64 = replaced.iter().map(|unit| unit.ranges.positions()).sum();
+                assert_eq!(positions, ranges.positions(), "entry {number}: the positions");
+                let (mut have, mut want) = (Counted::new(), Counted::new());
+                for (files, section) in [(rows, "rows"), (dead, "dead")] {
+                    for file in files {
+                        add(&mut have, &self.learn(number, file, &read).section(section));
+                    }
+                }
+                for unit in &replaced {
+                    unit.rows.iter().for_each(|path| add(&mut want, &self.files[path].1.section("rows")));
+                    unit.dead.iter().for_each(|path| add(&mut want, &self.files[path].1.section("dead")));
+                }
+                assert!(have == want, "entry {number}: the compacted archive: {}", difference(&have, &want));
+                replaces.iter().for_each(|unit| drop(self.archive.remove(unit)));
+                let (rows, dead) = (paths(rows), paths(dead));
+                self.archive.insert(number, Archived { ranges: ranges.clone(), rows, dead });
             }
             Body::Published { boundary, versions, .. } => self.published(log, read, number, boundary, versions),
-            _ => {}
+            Body::Format { .. } => {}
+            Body::Expired { .. } => panic!("nobody removes the archive's past here"),
         }
     }
 
@@ -182,11 +295,16 @@ impl Audit {
             let archived = self.next(&self.archived, at.partition);
             assert!(next <= archived, "entry {number}: the boundary {at}:{next} is beyond the archive's {archived}");
         }
-        let mut want = Counted::new();
+        let mut all = Counted::new();
         for (at, next) in whole.iter() {
-            log.events(at.partition, self.origins.or_zero(at), next, &mut want);
+            log.events(at.partition, self.origins.or_zero(at), next, &mut all);
         }
         for published in versions {
+            let holes: BTreeSet<Number> = published.holes.iter().copied().collect();
+            let due = self.holes_due(published, &whole);
+            assert_eq!(holes, due, "entry {number}, {}: what the batch view leaves out", published.version);
+            let mut want = all.clone();
+            want.retain(|at, _| !self.in_holes(&holes, *at));
             let mut have = Counted::new();
             for file in &published.runs {
                 let content = self.learn(number, file, &read);
@@ -200,8 +318,22 @@ impl Audit {
             let before = state.boundary.as_ref().unwrap_or(&state.declared_at);
             assert!(whole.reaches(before), "entry {number}: {id} goes back from {before} to {whole}");
             state.boundary = Some(whole.clone());
+            state.holes = holes;
+            state.runs = paths(&published.runs);
         }
         self.frontier = std::mem::take(&mut self.frontier).max(boundary);
+    }
+
+    /// A file is deleted: it may not be one that an answer or a batch run needs.
+    pub(crate) fn swept(&mut self, path: &str) {
+        let is = |file: &String| file == path;
+        let archive = self.archive.values().any(|unit| unit.rows.iter().chain(&unit.dead).any(is));
+        let active = || self.versions.values().filter(|state| state.active);
+        let runs = active().any(|state| state.runs.iter().any(is));
+        let needed = |unit: &Durable| active().any(|state| !unit.ranges.below(state.needs_from()));
+        let deltas = self.units.values().any(|unit| is(&unit.delta) && needed(unit));
+        assert!(!archive && !runs && !deltas, "{path} is deleted, and entries in force name it");
+        self.deleted.insert(path.to_string());
     }
 
     /// Ranges start where `frontier` stands.
@@ -217,6 +349,7 @@ impl Audit {
     fn learn(&mut self, number: Number, file: &File, read: &impl Fn(&str) -> Option<Vec<u8>>) -> Content {
         if let Some((known, content)) = self.files.get(&file.path) {
             assert_eq!(known, file, "entry {number} names a file otherwise than before");
+            assert!(!self.deleted.contains(&file.path), "entry {number} names {}, which was deleted", file.path);
             return content.clone();
         }
         let lowest = file.path.rsplit_once('@').map_or(file.path.as_str(), |(path, _)| path);
@@ -273,6 +406,19 @@ impl Audit {
         }
         for (id, state) in self.versions.iter().filter(|(_, state)| state.active && state.boundary.is_some()) {
             let cover = ledger.cover(id).unwrap_or_else(|gap| panic!("entry {number}, {id}: {gap}"));
+            let boundary = state.boundary.as_ref().expect("it is complete");
+            let mut once = once.clone();
+            once.retain(|at, _| {
+                let unit = cover
+                    .units
+                    .iter()
+                    .find(|unit| unit.ranges.get(&p(at.0)).is_some_and(|span| (span.start..span.end).contains(&at.1)));
+                let holes = match unit {
+                    Some(unit) if at.1 >= self.next(boundary, at.0) => &self.units[&unit.number].holes,
+                    _ => &state.holes,
+                };
+                !self.in_holes(holes, *at)
+            });
             let mut counted = Counted::new();
             for run in &cover.runs {
                 add(&mut counted, &self.files[&run.path].1.section(&id.0));
@@ -291,9 +437,9 @@ impl Audit {
         assert!(*ledger == *self.history[number], "{who}: its ledger at {number} is not that of the entries");
     }
 
-    /// An answer counts each event of the coverage that it states once.
+    /// An answer counts each event of the coverage that it states once, but those of its holes.
     pub(crate) fn answer(&self, log: &Log, who: &str, answer: &Answer<'_>) {
-        let Answer { view, version, ledger, coverage, at_least, counted } = answer;
+        let Answer { view, version, ledger, coverage, at_least, counted, holes } = answer;
         self.same(who, ledger);
         let number = ledger.number as usize;
         assert_eq!(self.served[number].get(*view), Some(*version), "{who}: the version of {view} at {number}");
@@ -311,6 +457,8 @@ impl Audit {
                 next == 0 || coverage.iter().any(|(partition, _, speed)| at == &p(*partition) && speed[1] >= next);
             assert!(covered, "{who}: at_least {at}:{next} is not reached by {coverage:?}");
         }
+        self.names_all_that_is_left_out(who, ledger.number, holes, coverage);
+        once.retain(|at, _| !holes.holes.iter().any(|hole| holds(hole, *at)));
         assert!(*counted == once, "{who}: {view} ({version}) at {number}: {}", difference(counted, &once));
     }
 
@@ -325,4 +473,8 @@ impl Audit {
         let replayed = Ledger::replay(&self.entries).unwrap_or_else(|(number, why)| panic!("entry {number}: {why}"));
         assert!(replayed == *self.ledger(), "a replay of all entries is another state");
     }
+}
+
+fn paths(files: &[File]) -> Vec<String> {
+    files.iter().map(|file| file.path.clone()).collect()
 }

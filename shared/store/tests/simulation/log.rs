@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bifold_ledger::{Offsets, TopicPartition};
 
+use crate::clock::now_us;
 use crate::content::Counted;
 use crate::rng::mix;
 
@@ -52,12 +53,15 @@ pub(crate) struct OutOfRange;
 pub(crate) struct Log {
     seed: u64,
     bounds: Vec<Bounds>,
+    /// The partitions' bounds before their heads were dropped, and when that was.
+    before: Vec<(u64, Bounds)>,
 }
 
 impl Log {
     /// Partitions that start at `origins`.
     pub(crate) fn new(seed: u64, origins: &[i64]) -> Self {
-        Self { seed, bounds: origins.iter().map(|at| Bounds { earliest: *at, end: *at }).collect() }
+        let bounds: Vec<_> = origins.iter().map(|at| Bounds { earliest: *at, end: *at }).collect();
+        Self { seed, before: bounds.iter().map(|bounds| (0, *bounds)).collect(), bounds }
     }
 
     /// What stands at an offset.
@@ -92,21 +96,41 @@ impl Log {
     /// Adds a partition, which starts at 0.
     pub(crate) fn add(&mut self) {
         self.bounds.push(Bounds { earliest: 0, end: 0 });
+        self.before.push((0, Bounds { earliest: 0, end: 0 }));
     }
 
     /// Drops what lies below `earliest`.
     pub(crate) fn expire(&mut self, partition: usize, earliest: i64) {
         let bounds = &mut self.bounds[partition];
+        self.before[partition] = (now_us(), *bounds);
         bounds.earliest = bounds.earliest.max(earliest.min(bounds.end));
     }
 
-    /// Up to `most` offsets from a position on.
-    pub(crate) fn poll(&self, at: &TopicPartition, from: i64, most: i64) -> Result<Chunk, OutOfRange> {
+    /// Up to where a reader has fetched that began at `since_us` and stands at `from`, if it keeps up to `most` offsets. It fetches also
+    /// while its process does something else, so that it has what was there before the head was dropped.
+    pub(crate) fn fetch(&self, at: &TopicPartition, from: i64, (since_us, most): (u64, i64)) -> i64 {
         let bounds = self.bounds[at.partition as usize];
-        if from < bounds.earliest {
-            return Err(OutOfRange);
+        let (dropped_us, before) = self.before[at.partition as usize];
+        match from {
+            _ if from >= bounds.earliest => bounds.end.min(from + most),
+            _ if from >= before.earliest && since_us < dropped_us => before.end.min(from + most),
+            _ => from,
         }
-        let to = bounds.end.min(from + most);
+    }
+
+    /// Up to `most` offsets from a position on, for a reader that has fetched up to `fetched`: those it keeps, though the log drops them.
+    pub(crate) fn poll(
+        &self,
+        at: &TopicPartition,
+        from: i64,
+        (most, fetched): (i64, i64),
+    ) -> Result<Chunk, OutOfRange> {
+        let bounds = self.bounds[at.partition as usize];
+        let to = match from < bounds.earliest {
+            true if from >= fetched => return Err(OutOfRange),
+            true => fetched.min(from + most),
+            false => bounds.end.min(from + most),
+        };
         let mut chunk = Chunk::default();
         for offset in from..to {
             match self.record(at.partition, offset) {

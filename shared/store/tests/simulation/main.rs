@@ -1,7 +1,7 @@
 //! A simulation: two processes of each role over one log and one failing store, in virtual time, by seed.
 //!
 //! ```text
-//! seed ─► weather: kills, freezes, slow and lost calls, retention, commands ─► processes ─► store ─► auditor
+//! seed ─► weather: kills, freezes, slow and lost calls, retention, losses, commands ─► processes ─► store ─► auditor
 //!                                                                              (journal, files, decisions: the real ones)
 //! ```
 //!

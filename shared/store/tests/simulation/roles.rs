@@ -6,7 +6,9 @@ pub(crate) mod batch;
 pub(crate) mod collect;
 pub(crate) mod intruder;
 pub(crate) mod live;
+pub(crate) mod maintain;
 pub(crate) mod operator;
+pub(crate) mod part;
 pub(crate) mod serve;
 pub(crate) mod speed;
 
@@ -15,7 +17,7 @@ use std::sync::Arc;
 
 use bifold_ledger::{Nonce, Offsets, Refusal, TopicPartition};
 
-use crate::clock::sleep_ms;
+use crate::clock::{now_us, sleep_ms};
 use crate::error::{Error, Kind};
 use crate::journal::Appended;
 use crate::log::{Bounds, Chunk, OutOfRange, TOPIC};
@@ -32,10 +34,12 @@ pub(crate) enum Role {
     Batch,
     /// serving/src/snapshot.rs
     Serve,
-    /// A person who selects and retires versions.
+    /// A person who selects and retires versions, accepts losses, quarantines and lifts.
     Operator,
     /// A writer that offers entries which break a rule.
     Intruder,
+    /// batch/src/maintain.rs
+    Maintain,
 }
 
 /// Runs a process until it is asked to end.
@@ -47,6 +51,7 @@ pub(crate) async fn run(world: Arc<World>, process: usize) {
         Role::Serve => serve::run(world, process).await,
         Role::Operator => operator::run(world, process).await,
         Role::Intruder => intruder::run(world, process).await,
+        Role::Maintain => maintain::run(world, process).await,
     }
 }
 
@@ -90,21 +95,32 @@ pub(crate) fn topics() -> BTreeMap<String, String> {
     [(TOPIC.to_string(), "id".to_string())].into()
 }
 
-/// A consumer of some partitions.
+/// A consumer of some partitions, which fetches ahead of what it gives.
 #[derive(Debug, Default)]
-pub(crate) struct Reader(pub(crate) BTreeMap<TopicPartition, i64>);
+pub(crate) struct Reader {
+    next: BTreeMap<TopicPartition, i64>,
+    fetched: BTreeMap<TopicPartition, i64>,
+    since_us: u64,
+}
 
 impl Reader {
+    /// One that begins at these positions.
+    pub(crate) fn at(positions: impl Iterator<Item = (TopicPartition, i64)>) -> Self {
+        Self { next: positions.collect(), fetched: BTreeMap::new(), since_us: now_us() }
+    }
+
     /// Some of what there is, of some partitions.
     pub(crate) async fn poll(&mut self, world: &World) -> Result<Chunk, OutOfRange> {
         sleep_ms(world.between(5, 25)).await;
         let mut all = Chunk::default();
-        for (at, next) in &mut self.0 {
+        for (at, next) in &mut self.next {
+            let fetched = self.fetched.entry(at.clone()).or_insert(*next);
+            *fetched = world.log().fetch(at, *next, (self.since_us, 40)).max(*fetched);
             if world.chance(350) {
                 continue;
             }
             let most = world.between(1, 10) as i64;
-            let chunk = world.log().poll(at, *next, most)?;
+            let chunk = world.log().poll(at, *next, (most, *fetched))?;
             for (_, to) in &chunk.positions {
                 *next = *to;
             }
@@ -144,7 +160,11 @@ pub(crate) fn refused(world: &World, who: &str, error: &Error) -> bool {
         (Some("collect"), Refusal::Start { .. }) => world.note("trace: a collector that was overtaken commits"),
         (Some("batch"), Refusal::Overtaken { .. }) => world.note("trace: a late batch run publishes"),
         (Some("batch"), Refusal::Leap { .. }) => world.note("trace: a leap misses a version declared meanwhile"),
-        (Some("batch"), Refusal::Torn { .. }) => world.note("trace: a leap meets an epoch folded meanwhile"),
+        (Some("batch"), Refusal::Torn { .. }) => {
+            world.note("trace: a boundary meets an epoch folded or compacted meanwhile")
+        }
+        (Some("batch"), Refusal::Changed { .. }) => world.note("trace: a batch run meets a change below its boundary"),
+        (Some("maintain"), Refusal::NotCurrent { .. }) => world.note("trace: what is compacted was replaced meanwhile"),
         _ => {}
     }
     world.say(who, || format!("is refused: {refusal}"));

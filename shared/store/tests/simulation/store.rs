@@ -26,7 +26,7 @@ use object_store::{
 };
 
 use crate::clock::{self, sleep_ms};
-use crate::world::World;
+use crate::world::{Moment, World};
 
 /// A process's way to the store.
 #[derive(Clone)]
@@ -111,6 +111,7 @@ impl ObjectStore for FailingStore {
             if self.world.cut_off_at_put(self.process) {
                 fault = Fault::AnswerLost;
             }
+            self.world.freeze_if(self.process, Moment::Put);
         }
         self.travel().await;
         match fault {
@@ -120,7 +121,7 @@ impl ObjectStore for FailingStore {
             }
             Fault::LandsLater => {
                 let (world, path) = (Arc::clone(&self.world), path.clone());
-                let late = self.world.pick(&[5, 60, 400, 2_500]);
+                let late = self.world.at_most(self.process, self.world.pick(&[5, 60, 400, 2_500]));
                 clock::spawn(clock::WEATHER, async move {
                     sleep_ms(late).await;
                     let landed = put_now(&world, &path, payload, options).is_ok();
@@ -161,6 +162,9 @@ impl ObjectStore for FailingStore {
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         let fault = self.fault(false);
+        if World::is_file(path) {
+            self.world.freeze_if(self.process, Moment::Read);
+        }
         self.travel().await;
         let got = self.world.inner.get_opts(path, options).await;
         self.travel().await;
@@ -188,6 +192,7 @@ impl ObjectStore for FailingStore {
                         _ => {
                             use object_store::ObjectStoreExt;
                             let deleted = store.world.inner.delete(&path).await;
+                            store.world.swept(&path);
                             store.travel().await;
                             deleted.map(|()| path)
                         }

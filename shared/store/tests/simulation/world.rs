@@ -31,7 +31,7 @@ pub(crate) const VIEWS: [&str; 2] = ["a", "b"];
 /// What pipelines say: the version of each view.
 pub(crate) const PIPELINES: [[&str; 2]; 5] = [["a1", "b1"], ["a2", "b1"], ["a2", "b2"], ["a1", "b2"], ["a3", "b1"]];
 /// Who runs.
-pub(crate) const PROCESSES: [Role; 10] = [
+pub(crate) const PROCESSES: [Role; 12] = [
     Role::Collect,
     Role::Collect,
     Role::Speed,
@@ -42,9 +42,14 @@ pub(crate) const PROCESSES: [Role; 10] = [
     Role::Serve,
     Role::Operator,
     Role::Intruder,
+    Role::Maintain,
+    Role::Maintain,
 ];
 /// How long it takes at most, when nothing fails any more, until all is archived, folded and built.
 const REST_WITHIN_MS: u64 = 60_000;
+
+/// How long nothing has needed a file before it is deleted: more than twice what a compaction's put may take, see [`World::at_most`].
+pub(crate) const GRACE_MS: u64 = 12_000;
 
 /// What a seed is about.
 #[derive(Clone, Debug)]
@@ -67,21 +72,38 @@ pub(crate) struct Scenario {
     pub(crate) interval_ms: u64,
     /// How many offsets a batch run leaps over.
     pub(crate) leap: i64,
+    /// Deltas that become one.
+    pub(crate) compact_deltas: usize,
+    /// Archive entries that become one.
+    pub(crate) compact_archive: usize,
+}
+
+/// When a process is to be frozen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Moment {
+    /// When it puts its next entry.
+    Put,
+    /// When it reads its next file.
+    Read,
 }
 
 impl Scenario {
     fn of(seed: u64, rng: &mut Rng) -> Self {
         let long = seed % 40 == 9;
+        // Only what lasts longer than the grace time sees files deleted.
+        let patient = seed % 6 == 2;
         Self {
             faults_per_mille: rng.pick(&[0, 10, 30, 80]),
             accidents_per_mille: rng.pick(&[0, 30, 80, 160]),
             corrupt: seed % 11 == 5,
-            lost: seed % 13 == 7,
+            lost: seed % 3 == 1,
             groups: rng.chance(400),
             long,
-            lasts_ms: rng.between(4_000, 9_000) + if long { 6_000 } else { 0 },
-            interval_ms: rng.pick(&[120, 250, 500]),
+            lasts_ms: rng.between(4_000, 9_000) + if long { 6_000 } else { 0 } + if patient { 20_000 } else { 0 },
+            interval_ms: rng.pick(&[120, 250, 500, 1_500]),
             leap: rng.pick(&[0, 3, 10, 1_000]),
+            compact_deltas: rng.pick(&[2, 3, 6]),
+            compact_archive: rng.pick(&[2, 4]),
         }
     }
 }
@@ -100,6 +122,8 @@ pub(crate) struct Process {
     cut_off_until_ms: u64,
     /// Whether it is cut off when it puts its next entry.
     cut_off_at_put: bool,
+    /// When it is to be frozen, and for how long.
+    frozen_when: Option<(Moment, u64)>,
     /// Which partitions a speed instance believes to be its own.
     owned: BTreeSet<i32>,
     /// Its pipeline.
@@ -158,6 +182,7 @@ pub(crate) fn run(seed: u64, tell: bool) -> Ended {
         slow_until_ms: 0,
         cut_off_until_ms: 0,
         cut_off_at_put: false,
+        frozen_when: None,
         owned: BTreeSet::new(),
         pipeline,
         live: Arc::default(),
@@ -298,8 +323,55 @@ impl World {
             self.note("hint: written");
         } else {
             // A put that comes late, or again, mends what was damaged.
+            self.audit().deleted.retain(|deleted| Self::object(deleted) != *path);
             self.damaged.lock().expect("no holder panics").retain(|damaged| Self::object(damaged) != *path);
         }
+    }
+
+    /// Whether a path is that of a file which an entry may name.
+    pub(crate) fn is_file(path: &Path) -> bool {
+        let folders = Self::layout().file_folders();
+        folders.iter().any(|folder| path.prefix_matches(folder))
+    }
+
+    /// A file was deleted: nothing may need it any more.
+    pub(crate) fn swept(&self, path: &Path) {
+        if !Self::is_file(path) {
+            return;
+        }
+        let relative = Self::layout().relative(path).expect("it is one of the source's");
+        self.say("sweep", || relative.clone());
+        let mut audit = self.audit();
+        audit.swept(&relative);
+        self.note(match audit.files.contains_key(&relative) {
+            true => "sweep: a file that was replaced is deleted",
+            false => "sweep: a file that no entry named is deleted",
+        });
+    }
+
+    /// Whether a message names a file that was deleted because nothing needed it.
+    pub(crate) fn is_swept(&self, text: &str) -> bool {
+        self.audit().deleted.iter().any(|path| text.contains(path))
+    }
+
+    /// A delay of a process, which is bounded for one that compacts: what it puts late could name files that are deleted by then. The
+    /// ledger cannot refuse that, so the product gives up after half of the grace time.
+    pub(crate) fn at_most(&self, process: usize, ms: u64) -> u64 {
+        if PROCESSES[process] == Role::Maintain { ms.min(400) } else { ms }
+    }
+
+    /// Freezes a process if this is the moment for it.
+    pub(crate) fn freeze_if(&self, process: usize, moment: Moment) {
+        let state = &mut self.processes()[process];
+        let Some((_, how_long)) = state.frozen_when.take_if(|(when, _)| *when == moment) else { return };
+        state.frozen_until_ms = now_ms() + how_long;
+        clock::freeze(process, how_long);
+        self.note(&format!("accident: frozen for {how_long} ms at a {moment:?}").to_lowercase());
+    }
+
+    /// Whether nothing fails any more.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.calm.load(Ordering::Relaxed)
     }
 
     /// An entry landed, and its writer does not hear of it.
@@ -380,6 +452,11 @@ impl World {
             Kind::Unavailable | Kind::Refused => {}
             Kind::Damaged => {
                 let text = error.to_string();
+                if self.is_swept(&text) {
+                    assert!(!who.starts_with("serve"), "{who}: {text}, but a fresh ledger does not name it");
+                    self.note("sweep: a reader misses a file and starts again");
+                    return;
+                }
                 let known = self.damaged.lock().expect("no holder panics").iter().any(|path| text.contains(path));
                 assert!(known, "{who}: {text}, but nobody damaged it");
                 self.note("damage: reported by name");

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use bifold_ledger::{ArchiveUnit, BatchPlan, Body, File, Ledger, Mode, Offsets, PublishedVersion, VersionPlan};
+use bifold_ledger::{BatchPlan, Body, File, Ledger, Mode, Offsets, PublishedVersion, VersionPlan};
+use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 
+use super::part::Part;
 use super::{appended, nonce, refused};
 use crate::clock::sleep_ms;
 use crate::content::{Content, Counted, add};
 use crate::error::{Error, Kind};
+use crate::files::SourceFiles;
 use crate::journal::{Appended, Journal};
-use crate::log::p;
 use crate::world::{VIEWS, World};
 
 const MOST_RUNS: usize = 3;
@@ -43,20 +45,24 @@ impl Recompute {
         if !journal.ledger().exists() {
             return Ok(());
         }
-        let calm = world.calm.load(std::sync::atomic::Ordering::Relaxed);
+        let calm = world.is_calm();
         let full = !calm && world.chance(200);
         let views: Vec<&str> = if !calm && world.chance(300) { vec![world.pick(&VIEWS)] } else { VIEWS.to_vec() };
-        // At rest somebody bridges what the log dropped and the archive has.
-        let leap = if calm { 0 } else { world.scenario.leap };
         for _ in 0..TRIES {
             let ledger = journal.refresh().await?;
             world.audit().same(&self.who, &ledger);
-            let boundary = ledger.next_boundary(leap);
+            let boundary = ledger.next_boundary(world.scenario.leap);
             self.note_traces(&ledger, &boundary);
             let wanted = ledger.versions.iter().filter(|(_, v)| v.active && views.contains(&v.view.as_str()));
             let wanted: Vec<_> = wanted.map(|(id, _)| id.clone()).collect();
             let plan = ledger.plan_batch(&wanted, boundary, full);
-            if self.execute(&mut journal, &ledger, plan).await? {
+            let plan = self.mended(journal.files(), &ledger, plan).await?;
+            let hint = self.tell_plan(journal.files(), &plan).await;
+            let done = self.execute(&mut journal, &ledger, plan).await;
+            if let Err(error) = journal.files().forget_note(&hint).await {
+                world.say(&self.who, || error.to_string());
+            }
+            if done? {
                 return self.retire_old_versions(&mut journal).await;
             }
             world.note("batch: overtaken, it starts over");
@@ -81,6 +87,38 @@ impl Recompute {
         }
     }
 
+    /// The plan, with a full run for every version of whose batch view a file is missing or cut short.
+    async fn mended(&self, files: &SourceFiles, ledger: &Ledger, mut plan: BatchPlan) -> Result<BatchPlan, Error> {
+        for version in plan.versions.iter_mut().filter(|version| version.mode != Mode::Full) {
+            for run in &version.keep {
+                match files.check_length(run).await {
+                    Ok(()) => continue,
+                    Err(error) if error.kind() == Kind::Damaged => {
+                        self.world.note("batch: a damaged view is built anew")
+                    }
+                    Err(error) => return Err(error),
+                }
+                let id = version.version.clone();
+                let anew = ledger.plan_batch(std::slice::from_ref(&id), plan.boundary.clone(), true).versions;
+                *version = anew.into_iter().find(|anew| anew.version == id).expect("it was in the plan");
+                break;
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Tells compaction up to where this run builds.
+    async fn tell_plan(&self, files: &SourceFiles, plan: &BatchPlan) -> Path {
+        let path = files.layout.batch_plans().join(format!("{}.json", nonce(&self.world)));
+        if plan.versions.iter().any(|version| version.mode != Mode::None) {
+            let bytes = serde_json::to_vec(&plan.boundary).expect("offsets are JSON");
+            if let Err(error) = files.put_note(&path, bytes.into()).await {
+                self.world.say(&self.who, || error.to_string());
+            }
+        }
+        path
+    }
+
     /// Builds and publishes a plan. False if the ledger refused it.
     async fn execute(&self, journal: &mut Journal, ledger: &Ledger, plan: BatchPlan) -> Result<bool, Error> {
         let world = &self.world;
@@ -93,6 +131,7 @@ impl Recompute {
                 version: version.version.clone(),
                 runs,
                 full,
+                holes: version.holes.clone(),
                 ..PublishedVersion::default()
             });
         }
@@ -137,13 +176,15 @@ impl Recompute {
         sleep_ms(world.pick(&[0, 20, 200, 900])).await;
         let id = &plan.version.0;
         let mut states = Counted::new();
-        for (unit, inside) in units(ledger, &plan.from, boundary) {
+        let without = ledger.parts_of(&plan.holes, &plan.from, boundary);
+        if !without.is_empty() {
+            world.note("batch: something is left out");
+        }
+        let part = Part { from: plan.from.clone(), to: boundary.clone(), without };
+        for (unit, inside) in part.units(ledger) {
             for file in &unit.rows {
                 let rows = Content::read(&files.get(file).await?).section("rows");
-                let part = |at: &(i32, i64)| {
-                    inside || (at.1 >= plan.from.or_zero(&p(at.0)) && at.1 < boundary.or_zero(&p(at.0)))
-                };
-                add(&mut states, &rows.into_iter().filter(|(at, _)| part(at)).collect());
+                add(&mut states, &rows.into_iter().filter(|(at, _)| inside || part.holds(*at)).collect());
             }
         }
         let mut keep = plan.keep.clone();
@@ -195,13 +236,4 @@ impl Recompute {
         }
         Ok(())
     }
-}
-
-/// The units of the archive that reach into `[from, to)`, and whether each lies in it whole.
-fn units<'a>(ledger: &'a Ledger, from: &Offsets, to: &Offsets) -> Vec<(&'a ArchiveUnit, bool)> {
-    let touches = |unit: &&ArchiveUnit| {
-        unit.ranges.iter().any(|(at, span)| span.start < to.or_zero(at) && span.end > from.or_zero(at))
-    };
-    let inside = |unit: &ArchiveUnit| unit.ranges.below(to) && unit.ranges.above(from);
-    ledger.archive.iter().filter(touches).map(|unit| (unit, inside(unit))).collect()
 }

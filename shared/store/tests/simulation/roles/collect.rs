@@ -1,6 +1,6 @@
 //! Archiving: the model of batch/src/collect.rs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bifold_ledger::{ArchiveCounts, Body, Ledger, Offsets, Ranges, Span, TopicPartition};
@@ -40,6 +40,12 @@ impl Buffer {
         }
     }
 
+    /// Says that `[start, end)` of a partition holds nothing that could be read.
+    fn pass(&mut self, at: &TopicPartition, start: i64, end: i64) {
+        self.since_ms.get_or_insert_with(now_ms);
+        self.ranges.0.insert(at.clone(), Span::new(start, end));
+    }
+
     fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
@@ -47,7 +53,9 @@ impl Buffer {
 
 /// Archives until it is asked to end.
 pub(crate) async fn run(world: Arc<World>, process: usize) {
-    let collector = Collector { who: World::name(process), world, process };
+    // Now and then a collector decodes by another definition.
+    let decoding = world.pick(&["one", "one", "one", "other"]);
+    let collector = Collector { who: World::name(process), world, process, decoding };
     let mut backoff = Backoff::default();
     while !collector.world.stopping(process) {
         match collector.round().await {
@@ -65,6 +73,7 @@ struct Collector {
     world: Arc<World>,
     process: usize,
     who: String,
+    decoding: &'static str,
 }
 
 impl Collector {
@@ -76,15 +85,22 @@ impl Collector {
         let ledger = journal.ledger();
         world.audit().same(&self.who, &ledger);
         let stopped = unreadable(&ledger, &found);
-        if stopped > 0 {
+        if !stopped.is_empty() {
             world.note("collect: a partition is stopped");
         }
-        let next = |at: &TopicPartition| ledger.archived(at);
-        let readable = found.iter().filter(|(at, bounds)| (bounds.earliest..=bounds.end).contains(&next(at)));
-        let positions: BTreeMap<_, _> = readable.map(|(at, _)| (at.clone(), next(at))).collect();
-        let mut read = Offsets(positions.clone());
-        let mut reader = Reader(positions);
+        let readable: Vec<&TopicPartition> = found.keys().filter(|at| !stopped.contains(*at)).collect();
+        let mut reader =
+            Reader::at(readable.iter().map(|at| ((*at).clone(), ledger.past_lost(at, ledger.archived(at)))));
+        let mut read: Offsets = readable.iter().map(|at| ((*at).clone(), ledger.archived(at))).collect();
         let mut buffer = Buffer::default();
+        for at in readable {
+            let (start, end) = (ledger.archived(at), ledger.past_lost(at, ledger.archived(at)));
+            if end > start {
+                world.note("collect: what is lost is passed over");
+                buffer.pass(at, start, end);
+                read.advance(at, end);
+            }
+        }
         let (mut next_survey, mut last_record, mut next_early) = (now_ms(), now_ms(), now_ms());
         loop {
             match reader.poll(world).await {
@@ -120,9 +136,13 @@ impl Collector {
                 next_survey = now_ms() + SURVEY_EVERY_MS;
                 let now = survey(world).await;
                 journal.begin(&topics(), &earliest(&now)).await?;
-                let mended = unreadable(&journal.ledger(), &now) < stopped;
+                let mended = !stopped.is_empty() && {
+                    let ledger = journal.refresh().await?;
+                    let still = unreadable(&ledger, &now);
+                    stopped.iter().any(|at| !still.contains(at))
+                };
                 if mended {
-                    world.note("trace: a partition was stopped by bounds older than the ledger");
+                    world.note("collect: a partition that was stopped goes on");
                 }
                 if now.len() != found.len() || mended {
                     self.flush(&mut journal, &mut buffer).await?;
@@ -198,11 +218,13 @@ impl Collector {
             dead.push(files.put(path, content.write(), taken.dead.len() as u64).await?);
         }
         let counts = ArchiveCounts { rows: taken.rows.len() as u64, ..ArchiveCounts::default() };
-        Ok(Body::Archived { ranges: taken.ranges.clone(), rows, dead, counts, decoding: String::new() })
+        Ok(Body::Archived { ranges: taken.ranges.clone(), rows, dead, counts, decoding: self.decoding.into() })
     }
 }
 
-/// How many partitions cannot be read from the archive's end.
-fn unreadable(ledger: &Ledger, found: &BTreeMap<TopicPartition, Bounds>) -> usize {
-    found.iter().filter(|(at, bounds)| !(bounds.earliest..=bounds.end).contains(&ledger.archived(at))).count()
+/// Partitions that cannot be read from the archive's end.
+fn unreadable(ledger: &Ledger, found: &BTreeMap<TopicPartition, Bounds>) -> BTreeSet<TopicPartition> {
+    let next = |at: &TopicPartition| ledger.past_lost(at, ledger.archived(at));
+    let wrong = found.iter().filter(|(at, bounds)| !(bounds.earliest..=bounds.end).contains(&next(at)));
+    wrong.map(|(at, _)| at.clone()).collect()
 }

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use bifold_ledger::{ArchiveCounts, Body, File, Ledger, Mode, Offsets, PublishedVersion, Ranges, Span, VersionId};
+use bifold_ledger::{
+    ArchiveCounts, Body, ChangeKind, File, Ledger, Mode, Number, Offsets, PublishedVersion, Ranges, Span, VersionId,
+};
 
+use super::part::{holes_of, together};
 use super::speed::declared;
 use super::{refused, topics};
 use crate::clock::sleep_ms;
@@ -25,12 +28,14 @@ pub(crate) async fn run(world: Arc<World>, process: usize) {
 
 async fn offer(world: &Arc<World>, process: usize, who: &str) -> Result<(), Error> {
     let mut journal = Journal::open(world.files(process), "intruder").await?;
-    let ledger = journal.ledger();
-    if !ledger.exists() {
+    if !journal.ledger().exists() {
         return Ok(());
     }
     for _ in 0..4 {
-        let Some((what, body)) = wrong(world, &ledger) else { continue };
+        let ledger = journal.ledger();
+        let drawn = if world.chance(500) { wrong(world, &ledger) } else { wrong_change(world, &ledger) };
+        // Where the format has to be raised first, others may make it right meanwhile.
+        let Some((what, body)) = drawn.filter(|(_, body)| body.needs_format() <= ledger.format) else { continue };
         match journal.append(body).await {
             Err(e) if refused(world, who, &e) => world.note(&format!("intruder: {what}")),
             Err(e) => return Err(e),
@@ -56,10 +61,15 @@ fn archived(at: i32, start: i64, end: i64) -> Body {
 }
 
 fn published(ledger: &Ledger, boundary: Offsets, versions: &[VersionId]) -> Body {
-    let versions = versions.iter().map(|id| PublishedVersion {
-        version: id.clone(),
-        runs: vec![file()],
+    let whole = ledger.origins.clone().max(&boundary);
+    let lost = ledger.changes.iter().filter(|c| c.kind == ChangeKind::Lost && c.reaches_below(&whole));
+    let holes: Vec<Number> = lost.map(|change| change.number).collect();
+    let one = |version: &VersionId| (version.clone(), vec![file()], holes.clone());
+    let versions = versions.iter().map(one).map(|(version, runs, holes)| PublishedVersion {
+        version,
+        runs,
         full: true,
+        holes,
         ..PublishedVersion::default()
     });
     Body::Published { plan: ledger.number, boundary, versions: versions.collect() }
@@ -165,4 +175,135 @@ fn wrong(world: &World, ledger: &Ledger) -> Option<(&'static str, Body)> {
         }
         _ => return None,
     })
+}
+
+/// The same of what is left out, and of what becomes one.
+fn wrong_change(world: &World, ledger: &Ledger) -> Option<(&'static str, Body)> {
+    let at = p(world.below(world.log().partitions() as u64) as i32);
+    let range = |start: i64, end: i64| -> Ranges { [(at.clone(), Span::new(start, end))].into_iter().collect() };
+    let lost = |ranges: Ranges| Body::Lost { ranges, reason: "wrong".into() };
+    let (origin, archived) = (ledger.origin(&at), ledger.archived(&at));
+    Some(match world.below(12) {
+        0 => ("lost, nothing", lost(range(archived, archived))),
+        1 if archived > origin => ("lost, though archived", lost(range(archived - 1, archived + 2))),
+        2 => {
+            let lost_before = ledger.changes.iter().filter(|change| change.kind == ChangeKind::Lost);
+            let above = |ranges: &&Ranges| ranges.iter().all(|(at, span)| span.start >= ledger.archived(at));
+            ("lost twice", lost(lost_before.map(|change| &change.ranges).find(above)?.clone()))
+        }
+        3 => ("quarantined, nothing", Body::Quarantined { ranges: Ranges::default(), reason: "wrong".into() }),
+        4 => {
+            let change = ledger.changes.iter().find(|change| change.lifted.is_none())?;
+            ("quarantined twice", Body::Quarantined { ranges: change.ranges.clone(), reason: "wrong".into() })
+        }
+        5 => {
+            let none = |change: &&bifold_ledger::Change| change.kind == ChangeKind::Lost || change.lifted.is_some();
+            let quarantine = ledger.changes.iter().find(none).map_or(1, |change| change.number);
+            ("lifted, though not in force", Body::Lifted { quarantine, reason: "wrong".into() })
+        }
+        6 | 11 => {
+            let active = ledger.active();
+            let boundary = ledger.origins.clone().max(&ledger.boundary);
+            let Body::Published { plan, boundary, mut versions } = published(ledger, boundary, &active) else {
+                return None;
+            };
+            let first = versions.first_mut()?;
+            let what = match first.holes.pop() {
+                Some(_) => "published with what is lost",
+                None => {
+                    first.holes.push(1);
+                    "published with a hole that nothing made"
+                }
+            };
+            (what, Body::Published { plan, boundary, versions })
+        }
+        7 | 8 => wrong_compaction(world, ledger)?,
+        _ => wrong_archive_compaction(world, ledger)?,
+    })
+}
+
+fn wrong_compaction(world: &World, ledger: &Ledger) -> Option<(&'static str, Body)> {
+    let body = |units: &[&bifold_ledger::Unit]| Body::Compacted {
+        replaces: units.iter().map(|unit| unit.number).collect(),
+        ranges: together(units.iter().map(|unit| &unit.ranges)),
+        versions: units.first().map(|unit| unit.versions.clone()).unwrap_or_default(),
+        delta: file(),
+        holes: holes_of(units.iter().copied()),
+    };
+    let units: Vec<_> = ledger.units.iter().collect();
+    let cuts = || ledger.versions.values().filter(|v| v.active).map(|v| v.boundary.as_ref().unwrap_or(&v.declared_at));
+    let cut = |pair: &&[&bifold_ledger::Unit]| {
+        let ranges = together(pair.iter().map(|unit| &unit.ranges));
+        cuts().chain([&ledger.boundary]).any(|cut| !ranges.below(cut) && !ranges.above(cut))
+    };
+    if let Some(pair) = units.windows(2).find(cut) {
+        return Some(("compacted over a boundary", body(pair)));
+    }
+    if units.len() < 2 {
+        return Some(("compacted, nothing", body(&[])));
+    }
+    let first = world.below(units.len() as u64 - 1) as usize;
+    let pair = [units[first], units[first + 1]];
+    let Body::Compacted { mut replaces, mut ranges, mut versions, delta, mut holes } = body(&pair) else { return None };
+    let what = match world.below(5) {
+        0 => {
+            replaces[1] = 1;
+            "compacted, what is not there"
+        }
+        1 => {
+            replaces.reverse();
+            "compacted in another order"
+        }
+        2 => {
+            ranges.0.values_mut().next()?.end += 1;
+            "compacted to other positions"
+        }
+        3 => {
+            holes.push(1);
+            "compacted with other holes"
+        }
+        _ => {
+            let lost = versions.iter().position(|id| ledger.versions[id].active)?;
+            versions.remove(lost);
+            "compacted without a version"
+        }
+    };
+    Some((what, Body::Compacted { replaces, ranges, versions, delta, holes }))
+}
+
+fn wrong_archive_compaction(world: &World, ledger: &Ledger) -> Option<(&'static str, Body)> {
+    let units = &ledger.archive;
+    let body = |replaces: Vec<Number>, ranges: Ranges| {
+        let (rows, dead) = (vec![file()], vec![]);
+        Body::CompactedArchive { replaces, ranges, rows, dead }
+    };
+    if units.len() < 2 {
+        return Some(("an archive compacted, nothing", body(vec![], Ranges::default())));
+    }
+    let other = |pair: &&[bifold_ledger::ArchiveUnit]| pair[0].decoding != pair[1].decoding;
+    let pair = match units.windows(2).find(other) {
+        Some(pair) if world.chance(300) => {
+            let replaces = pair.iter().map(|unit| unit.number).collect();
+            let ranges = together(pair.iter().map(|unit| &unit.ranges));
+            return Some(("an archive compacted of two decodings", body(replaces, ranges)));
+        }
+        _ => units.windows(2).find(|pair| !other(pair))?,
+    };
+    let mut replaces: Vec<Number> = pair.iter().map(|unit| unit.number).collect();
+    let mut ranges = together(pair.iter().map(|unit| &unit.ranges));
+    let what = match world.below(3) {
+        0 => {
+            replaces[0] = 1;
+            "an archive compacted, what is not there"
+        }
+        1 => {
+            replaces.reverse();
+            "an archive compacted in another order"
+        }
+        _ => {
+            ranges.0.values_mut().next()?.end += 1;
+            "an archive compacted to other positions"
+        }
+    };
+    Some((what, body(replaces, ranges)))
 }

@@ -1,9 +1,10 @@
 //! What a speed instance folds and offers to readers: the model of speed/src/epoch.rs and speed/src/live.rs.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bifold_ledger::{Ledger, Number, Offsets, Ranges, Span, VersionId};
+use bifold_ledger::{Ledger, Number, Offsets, Ranges, Span, TopicPartition, VersionId};
 
+use super::part::Part;
 use crate::content::{Counted, count};
 use crate::log::Chunk;
 
@@ -16,6 +17,8 @@ pub(crate) struct Epoch {
     pub(crate) folded_under: Number,
     pub(crate) start: Offsets,
     pub(crate) ranges: Ranges,
+    /// The `lost` entries whose positions it passes over.
+    pub(crate) holes: BTreeSet<Number>,
     pub(crate) states: BTreeMap<VersionId, Counted>,
     pub(crate) events: u64,
     pub(crate) opened_ms: Option<u64>,
@@ -24,25 +27,38 @@ pub(crate) struct Epoch {
 impl Epoch {
     pub(crate) fn new(folded_under: Number, start: Offsets, versions: impl Iterator<Item = VersionId>) -> Self {
         let states = versions.map(|version| (version, Counted::new())).collect();
-        Self { folded_under, start, ranges: Ranges::default(), states, events: 0, opened_ms: None }
+        Self {
+            folded_under,
+            start,
+            ranges: Ranges::default(),
+            holes: BTreeSet::new(),
+            states,
+            events: 0,
+            opened_ms: None,
+        }
     }
 
-    pub(crate) fn fold(&mut self, chunk: &Chunk) {
-        for event in &chunk.events {
+    /// Folds a chunk without what is `lost`.
+    pub(crate) fn fold(&mut self, chunk: &Chunk, lost: &Part) {
+        for event in chunk.events.iter().filter(|event| !lost.leaves_out(**event)) {
             for counted in self.states.values_mut() {
                 count(counted, *event);
             }
             self.events += 1;
         }
         for (at, next) in &chunk.positions {
-            self.opened_ms.get_or_insert_with(crate::clock::now_ms);
-            let start = self.start.or_zero(at);
-            let span = self.ranges.0.entry(at.clone()).or_insert_with(|| Span::new(start, start));
-            span.end = *next;
-            if span.is_empty() {
-                self.ranges.0.remove(at);
-            }
+            self.advance(at, *next);
         }
+    }
+
+    /// Says that `at` has been folded up to `next`.
+    pub(crate) fn advance(&mut self, at: &TopicPartition, next: i64) {
+        let start = self.start.or_zero(at);
+        if next <= self.ranges.get(at).map_or(start, |span| span.end) {
+            return;
+        }
+        self.opened_ms.get_or_insert_with(crate::clock::now_ms);
+        self.ranges.0.entry(at.clone()).or_insert_with(|| Span::new(start, start)).end = next;
     }
 
     pub(crate) fn end(&self) -> Offsets {

@@ -1,10 +1,10 @@
-//! A person who selects and retires versions, and repeats a command when its outcome is not known.
+//! A person who selects and retires versions, accepts losses, quarantines and lifts, and repeats a command when its outcome is not known.
 
 use std::sync::Arc;
 
-use bifold_ledger::{Body, Ledger, Nonce, VersionId};
+use bifold_ledger::{Body, Ledger, Nonce, Ranges, Span, VersionId};
 
-use super::{Backoff, appended, nonce, refused};
+use super::{Backoff, appended, nonce, refused, survey};
 use crate::clock::sleep_ms;
 use crate::error::{Error, Kind};
 use crate::journal::{Appended, Journal};
@@ -14,7 +14,8 @@ use crate::world::{VIEWS, World};
 pub(crate) async fn run(world: Arc<World>, process: usize) {
     let who = World::name(process);
     while !world.stopping(process) {
-        sleep_ms(world.between(300, 2_500)).await;
+        let longest = if world.scenario.lost { 600 } else { 2_500 };
+        sleep_ms(world.between(100, longest)).await;
         if let Err(error) = command(&world, process).await {
             world.judge(&who, &error);
         }
@@ -23,7 +24,16 @@ pub(crate) async fn run(world: Arc<World>, process: usize) {
 
 async fn command(world: &Arc<World>, process: usize) -> Result<(), Error> {
     let mut journal = Journal::open(world.files(process), "cli").await?;
-    let Some(body) = choose(world, &journal.ledger()) else { return Ok(()) };
+    // At rest somebody still goes on without what is lost.
+    let calm = world.is_calm();
+    let chosen = match accept_loss(world, &journal.ledger()).await.filter(|_| calm || world.chance(700)) {
+        None if calm => return Ok(()),
+        None if world.scenario.lost && world.chance(700) => return Ok(()),
+        None if world.chance(400) => leave_out(world, &journal.ledger()),
+        None => choose(world, &journal.ledger()),
+        loss => loss,
+    };
+    let Some(body) = chosen else { return Ok(()) };
     let nonce = nonce(world);
     say(&mut journal, world, process, &body, &nonce).await?;
     if world.chance(300) {
@@ -62,6 +72,37 @@ async fn say(journal: &mut Journal, world: &World, process: usize, body: &Body, 
             Err(e) => return Err(e),
         }
     }
+}
+
+/// What neither the log nor the archive has: `accept-loss` of cli/src/commands/changes.rs.
+async fn accept_loss(world: &World, ledger: &Ledger) -> Option<Body> {
+    let found = survey(world).await;
+    let lost = found.into_iter().filter_map(|(at, bounds)| {
+        let next = ledger.past_lost(&at, ledger.archived(&at));
+        (next < bounds.earliest).then(|| (at, Span::new(next, bounds.earliest)))
+    });
+    let ranges: Ranges = lost.collect();
+    (ledger.exists() && !ranges.is_empty()).then(|| Body::Lost { ranges, reason: "gone".into() })
+}
+
+/// `quarantine` of the same.
+fn leave_out(world: &World, ledger: &Ledger) -> Option<Body> {
+    if !ledger.changes.is_empty() && world.chance(400) {
+        let quarantine = world.pick(&ledger.changes).number;
+        return Some(Body::Lifted { quarantine, reason: "right".into() });
+    }
+    let known = ledger.effective().max(&ledger.archived);
+    let known: Vec<_> = known.iter().collect();
+    if known.is_empty() {
+        return None;
+    }
+    let (at, next) = world.pick(&known);
+    // Often near the ends, where a plan or a boundary may cut it.
+    let origin = ledger.origin(at);
+    let lowest = if world.chance(500) { origin } else { (next - 12).max(origin) };
+    let from = world.between(lowest as u64, next.max(lowest) as u64 + 4) as i64;
+    let ranges = [(at.clone(), Span::new(from, from + world.between(1, 8) as i64))].into_iter().collect();
+    Some(Body::Quarantined { ranges, reason: "wrong".into() })
 }
 
 fn choose(world: &World, ledger: &Ledger) -> Option<Body> {

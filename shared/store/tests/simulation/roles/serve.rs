@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bifold_ledger::{Cover, Gap, Ledger, LiveUnit, Offsets, chain};
+use bifold_ledger::{Cover, Gap, Ledger, LiveUnit, Number, Offsets, chain};
 
 use super::live::Offered;
 use crate::audit::Answer;
@@ -47,8 +47,7 @@ pub(crate) async fn run(world: Arc<World>, process: usize) {
             match server.answer(&names, &asked).await {
                 Ok(Tried::Answered(frontier)) => {
                     world.note(if asked.is_empty() { "answer: exact" } else { "answer: exact, at_least reached" });
-                    let calm = world.calm.load(std::sync::atomic::Ordering::Relaxed);
-                    if calm && frontier.reaches(&world.log().ends()) {
+                    if world.is_calm() && frontier.reaches(&world.log().ends()) {
                         world.reached_the_end(process);
                     }
                     break;
@@ -89,14 +88,23 @@ impl Server {
     async fn answer(&mut self, names: &[&str], asked: &Offsets) -> Result<Tried, Error> {
         let world = Arc::clone(&self.world);
         let retries = world.pick(&RETRIES);
+        let mut missed = false;
         for retry in 0.. {
             let ledger = self.ledger().await?;
             let Some(covers) = self.covers(&ledger, names) else { return Ok(Tried::Building) };
             let asked_all = SPEED.map(|instance| self.live(instance, ledger.number));
-            let live: Vec<_> = futures::future::join_all(asked_all).await.into_iter().flatten().collect();
+            let mut live: Vec<_> = futures::future::join_all(asked_all).await.into_iter().flatten().collect();
             if live.iter().any(|(number, _)| *number > ledger.number) && retry < retries {
                 world.note("answer: an instance is ahead, the ledger is read again");
                 continue;
+            }
+            // Nor may a unit be used whose holes this ledger does not know.
+            for (_, units) in &mut live {
+                let before = units.len();
+                units.retain(|unit| unit.epoch.holes.iter().all(|change| ledger.change_at(*change).is_some()));
+                if units.len() < before {
+                    world.note("live: a unit whose holes the ledger does not know is left out");
+                }
             }
             let durable = &covers[0].1.frontier;
             assert!(covers.iter().all(|(_, cover)| cover.frontier == *durable), "{}: views end apart", self.who);
@@ -117,7 +125,12 @@ impl Server {
             for (view, cover) in &covers {
                 let mut counted = match self.durable(cover).await {
                     Ok(counted) => counted,
-                    Err(e) if e.kind() == Kind::Damaged && retry == 0 => {
+                    // Once, in whichever try: one before may have read the ledger again for another reason.
+                    Err(e) if e.kind() == Kind::Damaged && !missed => {
+                        missed = true;
+                        if world.is_swept(&e.to_string()) {
+                            world.note("answer: a file that was swept is missing, the ledger is read again");
+                        }
                         again = true;
                         break;
                     }
@@ -127,8 +140,20 @@ impl Server {
                     add(&mut counted, &offered[*unit].epoch.states[&cover.version]);
                 }
                 let coverage = coverage(cover, &ledger, &frontier);
+                let used: Vec<Vec<Number>> =
+                    joined.used.iter().map(|i| offered[*i].epoch.holes.iter().copied().collect()).collect();
+                let ranges = joined.used.iter().map(|i| &offered[*i].epoch.ranges);
+                let with_holes: Vec<_> = ranges.zip(used.iter().map(Vec::as_slice)).collect();
+                let holes = ledger.holes(cover, &with_holes);
+                for (what, some) in
+                    [("answer: with holes", &holes.holes), ("answer: with pending holes", &holes.pending)]
+                {
+                    if !some.is_empty() {
+                        world.note(what);
+                    }
+                }
                 let version = &cover.version;
-                let answer = Answer { view, version, ledger: &ledger, coverage, at_least: asked, counted };
+                let answer = Answer { view, version, ledger: &ledger, coverage, at_least: asked, counted, holes };
                 world.audit().answer(&world.log(), &self.who, &answer);
             }
             if again {

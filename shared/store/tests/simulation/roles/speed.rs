@@ -1,17 +1,19 @@
 //! Folding: the model of speed/src/folder.rs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bifold_ledger::{Body, Ledger, Number, Offsets, TopicPartition, Toward, VersionId};
+use bifold_ledger::{ArchiveUnit, Body, Ledger, Number, Offsets, TopicPartition, Toward, VersionId};
 
 use super::live::Epoch;
+use super::part::{Part, lost};
 use super::{Backoff, Reader, Round, appended, earliest, nonce, refused, survey, topics};
 use crate::clock::{now_ms, sleep_ms};
 use crate::content::Content;
 use crate::error::{Error, Kind};
+use crate::files::SourceFiles;
 use crate::journal::{Appended, Journal};
-use crate::log::Bounds;
+use crate::log::{Bounds, Chunk};
 use crate::world::{PIPELINES, VIEWS, World};
 
 const PAUSE_MS: u64 = 150;
@@ -60,25 +62,49 @@ impl Folder {
         let partitions = found.len();
         found.retain(|at, _| owned.contains(&at.partition));
         let versions = ledger.active();
-        let stopped = unreadable(&ledger, &found);
+        let mut left_out = lost(&ledger);
+        let Standing { stopped, bridge } = standing(&ledger, &found);
         if !stopped.is_empty() {
             world.note("speed: a partition is stopped");
         }
-        let readable = found.keys().filter(|at| !stopped.contains_key(*at));
-        let mut reader = Reader(readable.map(|at| (at.clone(), ledger.frontier(at))).collect());
-        let start: Offsets = found.keys().map(|at| (at.clone(), ledger.frontier(at))).collect();
-        let mut epoch = Epoch::new(ledger.number, start, versions.iter().cloned());
+        let readable = found.keys().filter(|at| !stopped.contains(*at));
+        let next = |at: &TopicPartition| ledger.past_lost(at, bridge.to.get(at).unwrap_or_else(|| ledger.frontier(at)));
+        let mut reader = Reader::at(readable.map(|at| (at.clone(), next(at))));
+        let mut bridge = (!bridge.to.is_empty()).then(|| Records::new(journal.files(), &ledger, bridge));
+        let mut epoch = open(&ledger, found.keys(), &versions);
         let (mut next_survey, mut next_look) = (now_ms(), now_ms() + LOOK_EVERY_MS);
         let (mut last_record, mut next_early) = (now_ms(), now_ms());
         self.live().note_ledger(&ledger);
         self.live().offer(&epoch);
         loop {
-            match reader.poll(&world).await {
+            let polled = match &mut bridge {
+                Some(records) => match records.next().await? {
+                    Some(chunk) => {
+                        world.note("speed: folded from the archive");
+                        Ok(chunk)
+                    }
+                    None => {
+                        // Else it is passed over with the next record, which may never come.
+                        pass_lost(&ledger, &mut epoch);
+                        bridge = None;
+                        continue;
+                    }
+                },
+                None => reader.poll(&world).await,
+            };
+            match polled {
                 Ok(chunk) if chunk.positions.is_empty() => {}
                 Ok(chunk) => {
                     last_record = now_ms();
-                    epoch.fold(&chunk);
-                    self.live().offer(&epoch);
+                    let before = epoch.end();
+                    epoch.fold(&chunk, &left_out);
+                    if counts_what_is_lost(&ledger, &before, &mut epoch) {
+                        world.note("trace: an epoch is folded again, for it holds some of what was lost since");
+                        return Ok(Round::Anew);
+                    }
+                    if !epoch.ranges.is_empty() {
+                        self.live().offer(&epoch);
+                    }
                 }
                 Err(_) => {
                     world.note("speed: out of range");
@@ -94,7 +120,10 @@ impl Folder {
                 let Some(number) = self.commit(&mut journal, &versions, &epoch).await? else {
                     return Ok(if stopping { Round::Stopped } else { Round::Anew });
                 };
-                world.note("speed: an epoch is committed");
+                world.note(match epoch.holes.is_empty() {
+                    true => "speed: an epoch is committed",
+                    false => "speed: an epoch that passes over what is lost is committed",
+                });
                 ledger = journal.ledger();
                 next_early = now_ms() + world.scenario.interval_ms;
                 let next = Epoch::new(ledger.number, epoch.end(), versions.iter().cloned());
@@ -115,9 +144,7 @@ impl Folder {
                 world.audit().same(&self.who, &ledger);
                 self.live().note_ledger(&ledger);
                 let started = epoch.start.iter().all(|(at, next)| next == ledger.frontier(at));
-                if unreadable(&ledger, &found).len() < stopped.len() {
-                    world.note("trace: a boundary bridged what the log dropped");
-                }
+                left_out = lost(&ledger);
                 if !started || ledger.active() != versions {
                     if !epoch.ranges.is_empty() {
                         world.note(match started {
@@ -127,7 +154,8 @@ impl Folder {
                     }
                     return Ok(Round::Anew);
                 }
-                if !stopped.is_empty() && unreadable(&ledger, &found).len() < stopped.len() {
+                if !stopped.is_empty() && standing(&ledger, &found).stopped.len() < stopped.len() {
+                    world.note("speed: a partition that was stopped goes on");
                     return Ok(Round::Anew);
                 }
                 if world.owned(self.process) != owned {
@@ -141,7 +169,8 @@ impl Folder {
                 journal.begin(&topics(), &earliest(&now)).await?;
                 let mine = now.iter().filter(|(at, _)| owned.contains(&at.partition));
                 let mine = mine.map(|(at, bounds)| (at.clone(), *bounds)).collect();
-                if now.len() != partitions || unreadable(&ledger, &mine).len() < stopped.len() {
+                let still = standing(&ledger, &mine).stopped;
+                if now.len() != partitions || stopped.iter().any(|at| !still.contains(at)) {
                     return Ok(Round::Anew);
                 }
             }
@@ -205,8 +234,8 @@ impl Folder {
             }
         };
         let (ranges, versions, events) = (epoch.ranges.clone(), versions.to_vec(), epoch.events);
-        let body =
-            Body::Folded { ranges, versions, delta: file, events, newest_event_us: None, holes: vec![], duplicates: 0 };
+        let holes = epoch.holes.iter().copied().collect();
+        let body = Body::Folded { ranges, versions, delta: file, events, newest_event_us: None, holes, duplicates: 0 };
         loop {
             match journal.append(body.clone()).await {
                 Ok(done) => {
@@ -241,9 +270,99 @@ pub(crate) fn declared(view: &str, version: &VersionId) -> Body {
     Body::Declared { view, version, sql, source: serde_json::Value::Null }
 }
 
-/// Partitions that cannot be read from the effective frontier.
-fn unreadable(ledger: &Ledger, found: &BTreeMap<TopicPartition, Bounds>) -> BTreeMap<TopicPartition, i64> {
-    let next = |at: &TopicPartition| ledger.frontier(at);
-    let wrong = found.iter().filter(|(at, bounds)| next(at) < bounds.earliest || next(at) > bounds.end);
-    wrong.map(|(at, _)| (at.clone(), next(at))).collect()
+/// An epoch that starts at the effective frontier, behind what is lost there.
+fn open<'a>(ledger: &Ledger, mine: impl Iterator<Item = &'a TopicPartition>, versions: &[VersionId]) -> Epoch {
+    let start: Offsets = mine.map(|at| (at.clone(), ledger.frontier(at))).collect();
+    let mut epoch = Epoch::new(ledger.number, start, versions.iter().cloned());
+    pass_lost(ledger, &mut epoch);
+    epoch
+}
+
+/// Passes over what is lost where an epoch ends.
+fn pass_lost(ledger: &Ledger, epoch: &mut Epoch) {
+    for (at, end) in epoch.end().iter() {
+        let next = ledger.past_lost(at, end);
+        if next > end {
+            epoch.advance(at, next);
+            epoch.holes.extend(ledger.lost_between(at, end, next));
+        }
+    }
+}
+
+/// Notes what was lost and is passed over behind `before`. True if some of it was folded into the epoch before it was lost.
+fn counts_what_is_lost(ledger: &Ledger, before: &Offsets, epoch: &mut Epoch) -> bool {
+    for (at, next) in epoch.end().iter() {
+        let from = before.or_zero(at);
+        for change in ledger.lost_between(at, from, next) {
+            let start = ledger.change_at(change).and_then(|change| change.ranges.get(at)).map(|span| span.start);
+            let counted = start.is_some_and(|start| start.max(epoch.start.or_zero(at)) < from);
+            if epoch.holes.insert(change) && counted {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+/// How the partitions stand to the log.
+struct Standing {
+    /// Those that cannot be read from the log.
+    stopped: BTreeSet<TopicPartition>,
+    /// What the log no longer has, but the archive: it is folded from there first.
+    bridge: Part,
+}
+
+fn standing(ledger: &Ledger, mine: &BTreeMap<TopicPartition, Bounds>) -> Standing {
+    let (mut stopped, mut bridge) = (BTreeSet::new(), Part::default());
+    for (at, bounds) in mine {
+        let mut next = ledger.past_lost(at, ledger.frontier(at));
+        if next < bounds.earliest && next < ledger.archived(at) {
+            bridge.from.advance(at, next);
+            next = ledger.archived(at);
+            bridge.to.advance(at, next);
+            next = ledger.past_lost(at, next);
+        }
+        if next < bounds.earliest || next.max(ledger.frontier(at)) > bounds.end {
+            stopped.insert(at.clone());
+        }
+    }
+    Standing { stopped, bridge }
+}
+
+/// Archived records in the log's order: the model of shared/archive/src/records.rs.
+struct Records {
+    files: SourceFiles,
+    part: Part,
+    /// What is to be read; the next one last.
+    units: Vec<ArchiveUnit>,
+}
+
+impl Records {
+    fn new(files: &SourceFiles, ledger: &Ledger, part: Part) -> Self {
+        let mut units: Vec<ArchiveUnit> = part.units(ledger).map(|(unit, _)| unit.clone()).collect();
+        units.reverse();
+        Self { files: files.clone(), part, units }
+    }
+
+    async fn next(&mut self) -> Result<Option<Chunk>, Error> {
+        let Some(unit) = self.units.pop() else { return Ok(None) };
+        let mut chunk = Chunk::default();
+        for file in &unit.rows {
+            let rows = Content::read(&self.files.get(file).await?).section("rows");
+            for (record, times) in rows.into_iter().filter(|(record, _)| self.part.holds(*record)) {
+                chunk.events.extend(std::iter::repeat_n(record, times as usize));
+            }
+        }
+        for file in &unit.dead {
+            self.files.get(file).await?;
+        }
+        for (at, _) in self.part.to.iter() {
+            let Some(span) = unit.ranges.get(at) else { continue };
+            let next = span.end.min(self.part.to.or_zero(at));
+            if next > self.part.from.or_zero(at) {
+                chunk.positions.push((at.clone(), next));
+            }
+        }
+        Ok(Some(chunk))
+    }
 }

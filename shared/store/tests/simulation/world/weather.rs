@@ -9,11 +9,15 @@ use bytes::Bytes;
 use futures::FutureExt;
 use object_store::ObjectStoreExt;
 
-use super::{PIPELINES, PROCESSES, REST_WITHIN_MS, VIEWS, World};
+use super::{GRACE_MS, Moment, PIPELINES, PROCESSES, REST_WITHIN_MS, VIEWS, World};
 use crate::clock::{self, now_ms, sleep_ms};
 use crate::error::{Error, Kind};
 use crate::journal::Journal;
 use crate::roles::{self, Role};
+
+const INTRUDER: usize = 9;
+/// Long enough for a file to be seen, to be an orphan for the grace time, and to be deleted by the next sweep.
+const LONG_MS: u64 = GRACE_MS + 8_000;
 
 impl World {
     /// Starts a process.
@@ -23,7 +27,7 @@ impl World {
             let state = &mut processes[process];
             (state.up, state.stopping, state.live) = (true, false, Arc::default());
             (state.slow_until_ms, state.frozen_until_ms, state.cut_off_until_ms) = (0, 0, 0);
-            state.cut_off_at_put = false;
+            (state.cut_off_at_put, state.frozen_when) = (false, None);
             state.starts += 1;
         }
         clock::freeze(process, 0);
@@ -78,8 +82,11 @@ impl World {
             if self.chance(self.scenario.accidents_per_mille) {
                 self.accident();
             }
-            if self.chance(25) {
-                self.retention();
+            if self.chance(if self.scenario.lost { 60 } else { 25 }) {
+                match self.scenario.lost && self.chance(300) {
+                    false => self.retention(),
+                    true => self.lose_behind_stalled(),
+                }
             }
             if self.chance(12) {
                 let pipeline = self.below(PIPELINES.len() as u64) as usize;
@@ -113,8 +120,8 @@ impl World {
         if !self.processes()[process].up {
             return;
         }
-        let how_long = self.pick(&[100, 500, 2_000, 4_000]);
-        match self.below(11) {
+        let how_long = self.at_most(process, self.pick(&[100, 500, 2_000, 4_000]));
+        match self.below(13) {
             0..4 => self.crash(process),
             4 => {
                 self.say(&Self::name(process), || "is asked to end".into());
@@ -142,6 +149,21 @@ impl World {
                 self.say(&Self::name(process), || format!("has slow calls for {how_long} ms"));
                 self.note("accident: slow calls");
                 self.processes()[process].slow_until_ms = now_ms() + how_long;
+            }
+            10 => {
+                let how_long = self.at_most(process, self.pick(&[500, 4_000, LONG_MS]));
+                // Often with the other of its role, so that nobody else is faster than one who comes back after the grace time.
+                let other = process ^ 1;
+                let both = self.chance(600) && PROCESSES[process] == PROCESSES[other];
+                for process in [Some(process), both.then_some(other)].into_iter().flatten() {
+                    self.processes()[process].frozen_when = Some((Moment::Put, how_long));
+                }
+            }
+            11 => {
+                // Also one that compacts: it gives up after so long.
+                let how_long = self.pick(&[500, LONG_MS]);
+                let reads = self.pick(&[2, 4, 6, 7, 10, 11]);
+                self.processes()[reads].frozen_when = Some((Moment::Read, how_long));
             }
             _ => self.rebalance(true),
         }
@@ -176,11 +198,44 @@ impl World {
         let mut log = self.log();
         let partition = self.below(log.partitions() as u64) as usize;
         let at = crate::log::p(partition as i32);
-        let beyond = if self.scenario.lost && self.chance(300) { 1 + self.below(6) as i64 } else { 0 };
-        let earliest = (ledger.archived(&at) + beyond).min(log.bounds()[&at].end);
+        let beyond = if self.scenario.lost && self.chance(400) { 1 + self.below(30) as i64 } else { 0 };
+        let earliest = (ledger.past_lost(&at, ledger.archived(&at)) + beyond).min(log.bounds()[&at].end);
         log.expire(partition, earliest);
-        self.note(if earliest > ledger.archived(&at) { "weather: the log lost offsets" } else { "weather: retention" });
+        self.note(if beyond > 0 { "weather: the log lost offsets" } else { "weather: retention" });
         self.say("weather", || format!("{at} starts at {earliest} now"));
+    }
+
+    /// Stalls collectors, and speed instances where they commit, while the log goes on and loses what they have fetched, but not read.
+    fn lose_behind_stalled(self: &Arc<Self>) {
+        for process in 0..4 {
+            let how_long = self.pick(&[900, 1_500, 2_500]);
+            let mut processes = self.processes();
+            let state = &mut processes[process];
+            match process {
+                _ if !state.up => {}
+                0 | 1 => {
+                    state.frozen_until_ms = now_ms() + how_long;
+                    clock::freeze(process, how_long);
+                }
+                _ => state.slow_until_ms = now_ms() + how_long,
+            }
+        }
+        let world = Arc::clone(self);
+        clock::spawn(clock::WEATHER, async move {
+            sleep_ms(world.between(200, 900)).await;
+            let ledger = world.ledger();
+            if world.is_calm() || !ledger.exists() {
+                return;
+            }
+            let bounds = world.log().bounds();
+            for (at, bounds) in bounds {
+                if world.chance(600) && bounds.end > ledger.archived(&at) {
+                    let earliest = world.between(ledger.archived(&at) as u64, bounds.end as u64 + 1) as i64;
+                    world.log().expire(at.partition as usize, earliest);
+                    world.note("weather: the log lost what is fetched and not read");
+                }
+            }
+        });
     }
 
     /// Alters, shortens or removes a file that an entry names.
@@ -260,14 +315,13 @@ impl World {
     async fn come_to_rest(self: Arc<Self>) {
         self.calm.store(true, Ordering::Relaxed);
         self.say("weather", || "nothing fails any more".into());
-        clock::kill(8);
-        clock::kill(9);
+        clock::kill(INTRUDER);
         let all: BTreeSet<i32> = (0..self.log().partitions() as i32).collect();
         let pipeline = self.processes()[2].pipeline;
         // One of each role is enough.
         let alone = self.chance(500);
-        let gone = |process: usize| alone && [1, 3, 5].contains(&process);
-        for process in 0..8 {
+        let gone = |process: usize| process == INTRUDER || alone && [1, 3, 5, 11].contains(&process);
+        for process in 0..PROCESSES.len() {
             if gone(process) {
                 clock::kill(process);
                 self.processes()[process].up = false;
@@ -278,14 +332,14 @@ impl World {
                 let mut processes = self.processes();
                 let state = &mut processes[process];
                 (state.slow_until_ms, state.frozen_until_ms, state.cut_off_until_ms) = (0, 0, 0);
-                state.cut_off_at_put = false;
+                (state.cut_off_at_put, state.frozen_when) = (false, None);
                 (state.pipeline, state.stopping) = (pipeline, false);
                 let hers = |partition: &i32| alone || (*partition as usize + process).is_multiple_of(2);
                 processes[process].owned = all.iter().copied().filter(hers).collect();
             }
             clock::freeze(process, 0);
             // A pipeline that was deployed reaches whoever runs, by a new start.
-            if !self.processes()[process].up || PROCESSES[process] == Role::Speed {
+            if !self.processes()[process].up || [Role::Speed, Role::Operator].contains(&PROCESSES[process]) {
                 clock::kill(process);
                 self.start(process);
             }
@@ -299,7 +353,7 @@ impl World {
                 self.log().ends()
             );
             sleep_ms(100).await;
-            for process in 0..8 {
+            for process in 0..PROCESSES.len() {
                 if !self.processes()[process].up && !gone(process) {
                     self.start(process);
                 }
@@ -323,19 +377,12 @@ impl World {
         format!("archived {archived}, folded {effective}, boundaries {}", versions.join("; "))
     }
 
-    /// Whether all that the log holds is archived, folded, built and answered. Where something is damaged or lost, what can be.
+    /// Whether all that the log holds is archived, folded, built and answered. Where something is damaged, what can be.
     fn rests(&self) -> bool {
         if !self.damaged.lock().expect("no holder panics").is_empty() {
             return now_ms() > self.scenario.lasts_ms + 5_000;
         }
         let (ledger, bounds) = (self.ledger(), self.log().bounds());
-        let lost = |at| ledger.archived(at) < bounds[at].earliest;
-        if bounds.keys().any(&lost) {
-            let archived = bounds.iter().all(|(at, bounds)| lost(at) || ledger.archived(at) == bounds.end);
-            let readable = |at: &_| ledger.frontier(at) >= bounds[at].earliest;
-            let folded = bounds.iter().all(|(at, bounds)| !readable(at) || ledger.frontier(at) == bounds.end);
-            return archived && folded && now_ms() > self.scenario.lasts_ms + 5_000;
-        }
         let whole = bounds.iter().all(|(at, bounds)| {
             let built = ledger.versions.values().filter(|version| version.active).all(|version| {
                 let boundary = version.boundary.as_ref().map(|boundary| boundary.get(at));
@@ -355,6 +402,9 @@ impl World {
         let named: Vec<_> = self.audit().files.values().cloned().collect();
         let damaged = self.damaged.lock().expect("no holder panics").clone();
         for (file, content) in named {
+            if self.is_swept(&file.path) {
+                continue;
+            }
             match files.get(&file).await {
                 Ok(bytes) => {
                     assert!(!damaged.contains(&file.path), "{} is damaged, and nobody notices", file.path);
