@@ -68,6 +68,8 @@ impl Kept {
 struct All {
     versions: HashMap<VersionId, Kept>,
     uses: u64,
+    /// Of which it was told that they are larger than the whole budget.
+    too_large: BTreeSet<VersionId>,
 }
 
 impl All {
@@ -138,7 +140,10 @@ impl Cache {
             let gone = all.versions.remove(&oldest).expect("it was just found");
             total -= gone.bytes;
             metrics::counter!("bifold_cache_evictions_total").increment(1);
-            tracing::debug!(version = %oldest, bytes = gone.bytes, "what was kept of a view is given up");
+            if gone.bytes > self.budget && all.too_large.insert(oldest.clone()) {
+                let (bytes, budget) = (gone.bytes, self.budget);
+                tracing::warn!(version = %oldest, bytes, budget, "a view is larger than serve.memory: every query reads it again");
+            }
         }
         metrics::gauge!("bifold_cache_bytes").set(total as f64);
     }

@@ -65,7 +65,7 @@ pub const KEYS: &[Key] = &[
     key("serve.speed", Kind::List, "http://127.0.0.1:7071"),
     key("serve.query_timeout", Kind::Duration, "30s"),
     key("serve.query_memory", Kind::Size, "1GiB"),
-    key("serve.memory", Kind::Size, "4GiB"),
+    key("serve.memory", Kind::Size, "2GiB"),
     key("serve.max_result_rows", Kind::Integer, "1000000"),
     key("serve.drain", Kind::Duration, "0s"),
     key("serve.allow_anonymous", Kind::Boolean, "false"),
