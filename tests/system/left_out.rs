@@ -371,3 +371,35 @@ fn after_a_loss_is_accepted_its_partition_goes_on_though_others_went_on_before()
     verify(&case, &up, "after a loss in one of two partitions");
     assert_eq!(up.terminate(), Some(0), "{}", up.stderr());
 }
+
+#[test]
+fn duplicates_are_told_alike_in_rows_that_are_decoded_anew() {
+    let pipeline = |column: &str, sum: &str| {
+        format!(
+            "CREATE TABLE e (id BIGINT, k TEXT, n BIGINT{column}) WITH (connector = 'kafka', topic = '{{topic}}', format = 'json', \
+             dedup = 'id', dedup_lookback = '100'); \
+             CREATE MATERIALIZED VIEW total AS SELECT count(*) AS c, sum({sum}) AS s FROM e;"
+        )
+    };
+    let (case, mut up) = one_partition(&pipeline("", "n"));
+    // Each id twice in a record of its own, and once in one record of several; and what only the later definition reads.
+    let mut lines: Vec<String> = (0..20).chain(5..15).map(|id| event(id, 1)).collect();
+    lines.push(format!("[{}, {}, {}]", event(30, 2), event(30, 2), event(31, 2)));
+    lines.push(r#"{"id":40,"k":"k","n":1.5}"#.to_string());
+    produce(&case, &up, &lines);
+    assert_eq!(total(&up), json!({ "c": 22, "s": 24 }));
+    batch(&case, &up);
+    verify(&case, &up, "as it was");
+    assert_eq!(up.terminate(), Some(0), "{}", up.stderr());
+    case.write_pipeline(&pipeline(", m DOUBLE", "coalesce(m, n)").replace("n BIGINT", "n DOUBLE"));
+    let mut up = case.start_with(&["up", "--listen", "127.0.0.1:0"], &[("BIFOLD_LOG__PARTITIONS", "1")]);
+    batch(&case, &up);
+    assert_eq!(total(&up), json!({ "c": 23, "s": 25.5 }));
+    verify(&case, &up, "decoded anew");
+    produce(&case, &up, &[event(30, 7), event(50, 1)]);
+    assert_eq!(total(&up), json!({ "c": 24, "s": 26.5 }));
+    batch(&case, &up);
+    verify(&case, &up, "with more");
+    assert_eq!(up.terminate(), Some(0), "{}", up.stderr());
+    audit(&case, "decoded anew");
+}

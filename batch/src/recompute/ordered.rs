@@ -42,7 +42,8 @@ pub(super) fn table(
     let units = read.units(ledger).map(|(unit, _)| unit.clone()).collect();
     let schema = view.source.schema();
     let wanted = schema.fields().iter().map(|field| field.name().clone());
-    let wanted = wanted.filter(|name| view.needed.contains(name) || dedup.reads(name)).collect();
+    // By its index rows that are decoded anew are put in order.
+    let wanted = wanted.filter(|name| view.needed.contains(name) || dedup.reads(name) || name == "_index").collect();
     let rows = Rows {
         files: files.clone(),
         source: Arc::clone(&view.source),
