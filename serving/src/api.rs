@@ -189,16 +189,19 @@ async fn sources(State(api): State<Arc<Api>>) -> Result<Response, Problem> {
             all.advance(at, ledger.origin(at).max(if ledger.exists() { 0 } else { bounds.earliest }));
         }
         let partitions = all.iter().map(|(at, folded)| {
-            json!({
+            let mut partition = json!({
                 "topic": at.topic,
                 "partition": at.partition,
                 "origin": ledger.origin(at),
-                "archive_start": ledger.kept_from(at),
                 "archived": ledger.archived(at),
                 "folded": folded,
                 "log_end": survey.bounds.get(at).map(|bounds| bounds.end),
                 "dead_letters": ledger.counts.dead_by_partition.or_zero(at),
-            })
+            });
+            if ledger.kept_from(at) > ledger.origin(at) {
+                partition["archive_start"] = ledger.kept_from(at).into();
+            }
+            partition
         });
         let partitions: Vec<Value> = partitions.collect();
         sources.push(json!({ "name": source.source.name, "partitions": partitions }));
