@@ -125,6 +125,7 @@ impl Folder {
                     false => "speed: an epoch that passes over what is lost is committed",
                 });
                 ledger = journal.ledger();
+                left_out = lost(&ledger);
                 next_early = now_ms() + world.scenario.interval_ms;
                 let next = Epoch::new(ledger.number, epoch.end(), versions.iter().cloned());
                 let done = std::mem::replace(&mut epoch, next);
