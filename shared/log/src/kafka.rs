@@ -8,7 +8,7 @@ mod native;
 mod reader;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bifold_ledger::{Offsets, TopicPartition};
@@ -65,12 +65,18 @@ const PRODUCER: [(&str, &str); 9] = [
     ("queue.buffering.max.messages", "500000"),
 ];
 
+/// The group of the client that asks; it consumes nothing.
+const QUESTIONS_GROUP: &str = "bifold-questions";
+/// Descriptions in a row that fail before another client asks.
+const REPLACED_AFTER: u32 = 2;
+
 /// A Kafka cluster.
 pub struct KafkaLog {
     brokers: String,
     config: ClientConfig,
     properties: BTreeMap<String, String>,
-    questions: Arc<BaseConsumer>,
+    /// The client that is asked, and how often in a row the cluster's description was not to be had from it.
+    questions: Mutex<(Arc<BaseConsumer>, u32)>,
     producer: tokio::sync::OnceCell<FutureProducer>,
 }
 
@@ -95,12 +101,12 @@ impl KafkaLog {
         }
         config.set("bootstrap.servers", brokers);
         config.set_log_level(rdkafka::config::RDKafkaLogLevel::Warning);
-        let questions = consumer(&config, "bifold-questions")?;
+        let questions = consumer(&config, QUESTIONS_GROUP)?;
         Ok(Self {
             brokers: brokers.to_string(),
             config,
             properties: properties.clone(),
-            questions: Arc::new(questions),
+            questions: Mutex::new((Arc::new(questions), 0)),
             producer: tokio::sync::OnceCell::new(),
         })
     }
@@ -126,9 +132,27 @@ impl KafkaLog {
         &self,
         question: impl FnOnce(&BaseConsumer) -> Result<T, String> + Send + 'static,
     ) -> Result<T, Error> {
-        let client = Arc::clone(&self.questions);
+        let client = Arc::clone(&self.questions().0);
         let answer = tokio::task::spawn_blocking(move || question(&client)).await;
         answer.map_err(|e| self.unavailable(e))?.map_err(|why| self.unavailable(why))
+    }
+
+    fn questions(&self) -> std::sync::MutexGuard<'_, (Arc<BaseConsumer>, u32)> {
+        self.questions.lock().expect("no holder panics")
+    }
+
+    /// Notes whether the cluster could be described. A client that a broker's restart has left without a controller may wait for
+    /// one for ever: it is replaced.
+    fn described(&self, done: bool) -> Result<(), Error> {
+        let mut questions = self.questions();
+        questions.1 = if done { 0 } else { questions.1 + 1 };
+        if questions.1 >= REPLACED_AFTER {
+            let old = std::mem::replace(&mut *questions, (Arc::new(consumer(&self.config, QUESTIONS_GROUP)?), 0));
+            drop(questions);
+            // Its end may take a while.
+            tokio::task::spawn_blocking(move || drop(old));
+        }
+        Ok(())
     }
 
     async fn producer(&self) -> Result<&FutureProducer, Error> {
@@ -157,7 +181,9 @@ impl Log for KafkaLog {
     async fn describe(&self, names: &[String]) -> Result<BTreeMap<String, Topic>, Error> {
         // librdkafka refuses to be asked for a topic twice.
         let names: Vec<String> = names.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
-        self.ask(move |client| native::describe_topics(client, &names, ASK_TIMEOUT)).await
+        let described = self.ask(move |client| native::describe_topics(client, &names, ASK_TIMEOUT)).await;
+        self.described(described.is_ok())?;
+        described
     }
 
     async fn bounds(&self, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, Bounds>, Error> {
