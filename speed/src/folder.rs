@@ -196,6 +196,15 @@ impl Folder {
                     Ok(Some(chunk)) => chunk,
                     Ok(None) => {
                         bridge = None;
+                        // Some of it may have got lost after it was folded: then it is folded again, without it.
+                        let counted = epoch.end().iter().any(|(at, end)| {
+                            ledger
+                                .lost_between(at, epoch.start.or_zero(at), end)
+                                .any(|change| !epoch.holes.contains(&change))
+                        });
+                        if counted {
+                            return Ok(Round::Anew);
+                        }
                         // The next record may never come.
                         pass_lost(&mut epoch, &ledger);
                         continue;

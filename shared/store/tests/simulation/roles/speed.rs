@@ -85,6 +85,14 @@ impl Folder {
                     }
                     None => {
                         // Else it is passed over with the next record, which may never come.
+                        let counted = epoch.end().iter().any(|(at, end)| {
+                            ledger
+                                .lost_between(at, epoch.start.or_zero(at), end)
+                                .any(|change| !epoch.holes.contains(&change))
+                        });
+                        if counted {
+                            return Ok(Round::Anew);
+                        }
                         pass_lost(&ledger, &mut epoch);
                         bridge = None;
                         continue;
