@@ -20,7 +20,7 @@ use bifold_archive::records::Records;
 use bifold_config::Speed;
 use bifold_fold::live::SliceId;
 use bifold_fold::{Source, View, delta};
-use bifold_ledger::{Body, Change, ChangeKind, Ledger, Nonce, Offsets, TopicPartition, Toward};
+use bifold_ledger::{Body, Change, ChangeKind, Ledger, Nonce, Offsets, Span, TopicPartition, Toward};
 use bifold_log::{Log, Owned, Reader, ReaderOptions, Seat, Start, Survey, Turn, survey, topic_ids};
 use bifold_service::{Backoff, Component, Shutdown, StartLimit};
 use bifold_store::failpoint::failpoint;
@@ -234,11 +234,13 @@ impl Folder {
                     for (at, next) in epoch.end().iter() {
                         let from = before.or_zero(at);
                         for change in ledger.lost_between(at, from, next).collect::<Vec<_>>() {
-                            let start = ledger
-                                .change_at(change)
-                                .and_then(|change| change.ranges.get(at))
-                                .map(|span| span.start);
-                            let counted = start.is_some_and(|start| start.max(epoch.start.or_zero(at)) < from);
+                            // In any partition: a unit names a change once for all of them.
+                            let counted = ledger.change_at(change).is_some_and(|change| {
+                                before.iter().any(|(at, end)| {
+                                    let folded = Span::new(epoch.start.or_zero(at), end);
+                                    !folded.is_empty() && change.overlaps(at, &folded)
+                                })
+                            });
                             if !epoch.holes.insert(change) || !counted {
                                 continue;
                             }

@@ -303,8 +303,12 @@ fn counts_what_is_lost(ledger: &Ledger, before: &Offsets, epoch: &mut Epoch) -> 
     for (at, next) in epoch.end().iter() {
         let from = before.or_zero(at);
         for change in ledger.lost_between(at, from, next) {
-            let start = ledger.change_at(change).and_then(|change| change.ranges.get(at)).map(|span| span.start);
-            let counted = start.is_some_and(|start| start.max(epoch.start.or_zero(at)) < from);
+            let counted = ledger.change_at(change).is_some_and(|change| {
+                before.iter().any(|(at, end)| {
+                    let folded = bifold_ledger::Span::new(epoch.start.or_zero(at), end);
+                    !folded.is_empty() && change.overlaps(at, &folded)
+                })
+            });
             if epoch.holes.insert(change) && counted {
                 return true;
             }
