@@ -11,14 +11,14 @@
 
 pub(crate) mod buffer;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bifold_config::Collect;
 use bifold_fold::Source;
 use bifold_ledger::{Body, Ledger, Nonce, Offsets, TopicPartition};
-use bifold_log::{Log, Owned, Reader, ReaderOptions, Seat, Start, Survey, Turn, survey, topic_ids};
+use bifold_log::{Log, Owned, ReaderOptions, Seat, Start, Survey, Turn, survey, topic_ids};
 use bifold_service::{Backoff, Component, Shutdown, StartLimit};
 use bifold_store::failpoint::failpoint;
 use bifold_store::{Appended, Journal, Kind, SourceFiles};
@@ -129,20 +129,17 @@ impl Collector {
         let ledger = runtime.block_on(journal.refresh())?;
         let mut reader = self.log.reader(ReaderOptions { with_keys: true })?;
         let mine: BTreeSet<TopicPartition> = found.bounds.keys().filter(|at| owned.holds(at)).cloned().collect();
-        let stopped = unreadable(&ledger, &found, &mine);
-        let readable: BTreeSet<TopicPartition> = mine.iter().filter(|at| !stopped.contains_key(*at)).cloned().collect();
-        self.assign(&mut *reader, &ledger, &readable)?;
+        let standing = ledger.standing_to_archive(&found.ranges(&mine));
+        let whole = standing.stopped.is_empty();
+        reader.assign(&Start::all(&ledger, &standing.next))?;
         // Where the reader stands. Another collector's entry moves the archive, not the reader: what is read after that is refused.
-        let mut read: Offsets = readable.iter().map(|at| (at.clone(), ledger.archived(at))).collect();
+        let mut read: Offsets = standing.next.iter().map(|(at, _)| (at.clone(), ledger.archived(at))).collect();
         self.report(&ledger);
         self.report_lag(&ledger, &found, &mine);
         let mut buffer = Buffer::new(Arc::clone(&self.source));
-        for at in &readable {
-            let (start, end) = (ledger.archived(at), ledger.past_lost(at, ledger.archived(at)));
-            if end > start {
-                buffer.pass(at, start, end);
-                read.advance(at, end);
-            }
+        for (at, next) in standing.next.iter().filter(|(at, next)| *next > ledger.archived(at)) {
+            buffer.pass(at, ledger.archived(at), next);
+            read.advance(at, next);
         }
         let begun_at = Instant::now();
         let mut next_survey = begun_at;
@@ -152,12 +149,12 @@ impl Collector {
             if begun_at.elapsed() >= TROUBLE_LASTS {
                 *trouble = None;
             }
-            if let Some(trouble) = trouble.as_ref().filter(|_| stopped.is_empty()) {
+            if let Some(trouble) = trouble.as_ref().filter(|_| whole) {
                 self.component.waiting(trouble);
-            } else if stopped.is_empty() {
+            } else if whole {
                 self.component.ready();
             } else {
-                self.component.waiting(stopped.values().cloned().collect::<Vec<_>>().join("; "));
+                self.component.waiting(standing.why());
             }
             match reader.poll(POLL_RECORDS, POLL_WAIT) {
                 Ok(chunk) => {
@@ -213,10 +210,9 @@ impl Collector {
                         runtime.block_on(journal.begin(&now.ids, &now.earliest()))?;
                         self.report_lag(&journal.ledger(), &now, &mine);
                         // What is stopped may have been judged by bounds that were older than the ledger, or accepted as lost since.
-                        let mended = !stopped.is_empty() && {
+                        let mended = !whole && {
                             let ledger = runtime.block_on(journal.refresh())?;
-                            let still = unreadable(&ledger, &now, &mine);
-                            stopped.keys().any(|at| !still.contains_key(at))
+                            standing.is_mended_in(&ledger.standing_to_archive(&now.ranges(&mine)))
                         };
                         if now.bounds.len() != found.bounds.len() || mended {
                             self.flush((runtime, shutdown), &mut journal, &mut buffer, seat)?;
@@ -227,19 +223,6 @@ impl Collector {
                 }
             }
         }
-    }
-
-    fn assign(
-        &self,
-        reader: &mut dyn Reader,
-        ledger: &Ledger,
-        readable: &BTreeSet<TopicPartition>,
-    ) -> Result<(), bifold_log::Error> {
-        let start = |at: &TopicPartition| {
-            let next = ledger.past_lost(at, ledger.archived(at));
-            Start { at: at.clone(), next, leader_epoch: ledger.leader_epoch_at(at, next) }
-        };
-        reader.assign(&readable.iter().map(start).collect::<Vec<_>>())
     }
 
     /// Makes what waits durable. False if somebody else archived: nothing of it counts then.
@@ -339,27 +322,6 @@ impl Collector {
             metrics::gauge!("bifold_lag_offsets", &labels).set(lag as f64);
         }
     }
-}
-
-/// Partitions that cannot be read from the archive's end, and why.
-fn unreadable(ledger: &Ledger, found: &Survey, mine: &BTreeSet<TopicPartition>) -> BTreeMap<TopicPartition, String> {
-    let mut stopped = BTreeMap::new();
-    for (at, bounds) in found.bounds.iter().filter(|(at, _)| mine.contains(*at)) {
-        let next = ledger.past_lost(at, ledger.archived(at));
-        if next < bounds.earliest {
-            stopped.insert(at.clone(), lost_message(at, next, bounds.earliest));
-        } else if next > bounds.end {
-            stopped.insert(at.clone(), format!("{at} ends at {}, but the archive holds it up to {next}", bounds.end));
-        }
-    }
-    stopped
-}
-
-fn lost_message(at: &TopicPartition, next: i64, earliest: i64) -> String {
-    format!(
-        "{at} has lost the offsets [{next}, {earliest}): they are no longer in the log and not in the archive; \
-         this partition is stopped; bring them back, or go on without them: `bifold accept-loss`"
-    )
 }
 
 fn sleep(runtime: &Handle, pause: Duration, shutdown: &Shutdown) {

@@ -11,7 +11,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use bifold_fold::view::compile_stored;
 use bifold_fold::{Engine, Source, delta};
-use bifold_ledger::{ArchiveUnit, Body, File, Ledger, Nonce, Offsets, Ranges, Unit};
+use bifold_ledger::{ArchiveSizes, ArchiveUnit, Body, File, Ledger, Nonce, Offsets, Ranges, Unit, holes_of};
 use bifold_service::Shutdown;
 use bifold_store::failpoint::failpoint;
 use bifold_store::{Appended, Journal, Kind, SourceFiles};
@@ -111,15 +111,14 @@ impl Maintain {
         }
         // Each by itself: one that cannot succeed must not keep the others from their work.
         let mut failed = Ok(());
-        if ledger.compactable(self.deltas.max(2), usize::MAX, &[]).is_some() {
+        if ledger.compactable(self.deltas, MOST_BYTES, &[]).is_some() {
             let plans = self.plans(under_way).await?;
-            if let Some(units) = ledger.compactable(self.deltas.max(2), usize::MAX, &plans) {
+            if let Some(units) = ledger.compactable(self.deltas, MOST_BYTES, &plans) {
                 failed = self.compact(journal, &ledger, units).await;
             }
         }
         let ledger = journal.ledger();
-        let (small, most) = self.archive_rows(&ledger);
-        if let Some(units) = ledger.compactable_archive(self.archive.max(2), small, most) {
+        if let Some(units) = ledger.compactable_archive(self.archive, self.archive_sizes(&ledger)) {
             failed = self.compact_archive(journal, &ledger, units).await.and(failed);
         }
         if let Some(orphans) = sweep {
@@ -129,35 +128,24 @@ impl Maintain {
         failed
     }
 
-    /// Of how many rows an archive entry is small, and how many it may become. Where the past leaves file by file, no file is to hold
-    /// more of it than goes at once.
-    fn archive_rows(&self, ledger: &Ledger) -> (u64, u64) {
+    /// Where the past leaves file by file, no file is to hold more of it than goes at once.
+    fn archive_sizes(&self, ledger: &Ledger) -> ArchiveSizes {
+        let usual = ArchiveSizes { small: SMALL_ROWS, rows: MOST_ROWS, bytes: MOST_BYTES };
         if self.source.archive_retention_us.is_none() {
-            return (SMALL_ROWS, MOST_ROWS);
+            return usual;
         }
         let rows = ledger.archive.iter().flat_map(|unit| unit.rows.iter().chain(&unit.dead)).map(|file| file.rows);
         let most = (rows.sum::<u64>() / WORTH).min(MOST_ROWS);
-        (SMALL_ROWS.min(most / 2), most)
+        ArchiveSizes { small: SMALL_ROWS.min(most / 2), rows: most, ..usual }
     }
 
     /// Replaces epochs by one.
     async fn compact(&self, journal: &mut Journal, ledger: &Ledger, units: &[Unit]) -> Result<(), Error> {
-        // What is large already is left alone.
-        let units: Vec<&Unit> = units.iter().skip_while(|unit| unit.delta.bytes > MOST_BYTES / 2).collect();
-        let mut bytes = 0;
-        let fits = |unit: &&&Unit| {
-            bytes += unit.delta.bytes;
-            bytes <= MOST_BYTES
-        };
-        let units: Vec<&Unit> = units.iter().take_while(fits).copied().collect();
-        if units.len() < 2 {
-            return Ok(());
-        }
         let started = Instant::now();
         let engine = Engine::new();
         let versions: Vec<_> = ledger.active().into_iter().filter(|id| units[0].versions.contains(id)).collect();
         let mut files = vec![];
-        for unit in &units {
+        for unit in units {
             files.push(self.files.get(&unit.delta).await?);
         }
         let damaged = |unit: &Unit, why: String| bifold_store::Error::Damaged { path: unit.delta.path.clone(), why };
@@ -177,17 +165,14 @@ impl Maintain {
             sections.push((id.clone(), Arc::clone(&view.stored), reduced));
         }
         let rows = sections.iter().flat_map(|(_, _, states)| states).map(|batch| batch.num_rows() as u64).sum();
-        let ranges = together(units.iter().map(|unit| &unit.ranges));
+        let ranges = Ranges::joined(units.iter().map(|unit| &unit.ranges));
         let nonce = Nonce(uuid::Uuid::new_v4().simple().to_string());
         let path = self.files.layout.delta(ledger.number + 1, &nonce, &ranges);
         let file = self.files.put(path, delta::write(&sections)?, rows).await?;
         failpoint("compact.delta_written");
-        let mut holes: Vec<_> = units.iter().flat_map(|unit| unit.holes.iter().copied()).collect();
-        holes.sort_unstable();
-        holes.dedup();
         let replaces: Vec<_> = units.iter().map(|unit| unit.number).collect();
         let count = replaces.len();
-        let body = Body::Compacted { replaces, ranges, versions, delta: file, holes };
+        let body = Body::Compacted { replaces, ranges, versions, delta: file, holes: holes_of(units) };
         if self.put(journal, body, started).await? {
             failpoint("compact.compacted");
             metrics::counter!("bifold_compacted_total", "source" => self.source.name.clone(), "kind" => "deltas")
@@ -204,17 +189,8 @@ impl Maintain {
         ledger: &Ledger,
         units: &[ArchiveUnit],
     ) -> Result<(), Error> {
-        let mut bytes = 0;
-        let fits = |unit: &&ArchiveUnit| {
-            bytes += unit.rows.iter().chain(&unit.dead).map(|file| file.bytes).sum::<u64>();
-            bytes <= MOST_BYTES
-        };
-        let units: Vec<&ArchiveUnit> = units.iter().take_while(fits).collect();
-        if units.len() < 2 {
-            return Ok(());
-        }
         let started = Instant::now();
-        let ranges = together(units.iter().map(|unit| &unit.ranges));
+        let ranges = Ranges::joined(units.iter().map(|unit| &unit.ranges));
         let nonce = Nonce(uuid::Uuid::new_v4().simple().to_string());
         let number = ledger.number + 1;
         let rows: Vec<&File> = units.iter().flat_map(|unit| &unit.rows).collect();
@@ -289,15 +265,4 @@ impl Maintain {
         }
         Ok(())
     }
-}
-
-/// The positions of several ranges that follow each other.
-fn together<'a>(parts: impl Iterator<Item = &'a Ranges>) -> Ranges {
-    let mut ranges = Ranges::default();
-    for (at, span) in parts.flat_map(Ranges::iter).filter(|(_, span)| !span.is_empty()) {
-        let whole = ranges.0.entry(at.clone()).or_insert(*span);
-        whole.end = span.end;
-        whole.leader_epoch = span.leader_epoch;
-    }
-    ranges
 }

@@ -16,13 +16,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bifold_archive::Part;
 use bifold_archive::replay::Replay;
 use bifold_fold::states::Input;
 use bifold_fold::view::compile_stored;
 use bifold_fold::{Engine, Source, View};
 use bifold_ledger::{
-    ArchiveUnit, BatchPlan, Body, File, Ledger, Mode, Nonce, Offsets, PublishedVersion, VersionId, VersionPlan,
+    ArchiveUnit, BatchPlan, Body, File, Ledger, Mode, Nonce, Offsets, Part, PublishedVersion, VersionId, VersionPlan,
 };
 use bifold_store::failpoint::failpoint;
 use bifold_store::{Appended, Journal, Kind, SourceFiles};

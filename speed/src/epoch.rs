@@ -3,14 +3,14 @@
 //! Slices are immutable. Each micro-batch adds one; slices of similar size merge, so that an epoch of n micro-batches
 //! holds about log n of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use bifold_fold::live::SliceId;
 use bifold_fold::{Engine, View};
-use bifold_ledger::{Number, Offsets, Ranges, Span, TopicPartition, VersionId};
+use bifold_ledger::{Extent, Ledger, Number, TopicPartition, VersionId};
 
 use crate::Error;
 
@@ -38,12 +38,8 @@ impl Slice {
 pub struct Epoch {
     /// The ledger number it is folded under.
     pub folded_under: Number,
-    /// Where each partition started.
-    pub start: Offsets,
-    /// What has been folded.
-    pub ranges: Ranges,
-    /// The `lost` entries whose positions it passes over.
-    pub holes: BTreeSet<Number>,
+    /// What it covers.
+    pub extent: Extent,
     /// The slices of each version.
     pub slices: BTreeMap<VersionId, Vec<Slice>>,
     /// Events folded.
@@ -57,38 +53,29 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    /// An epoch that starts at `start` and holds nothing yet.
-    pub fn new(folded_under: Number, start: Offsets, versions: impl Iterator<Item = VersionId>) -> Self {
+    /// An epoch without states.
+    pub fn new(folded_under: Number, extent: Extent, versions: impl Iterator<Item = VersionId>) -> Self {
+        let opened = (!extent.ranges.is_empty()).then(Instant::now);
         let slices = versions.map(|version| (version, vec![])).collect();
-        Self {
-            folded_under,
-            start,
-            ranges: Ranges::default(),
-            holes: BTreeSet::new(),
-            slices,
-            events: 0,
-            duplicates: 0,
-            newest_event_us: None,
-            opened: None,
-        }
+        Self { folded_under, extent, slices, events: 0, duplicates: 0, newest_event_us: None, opened }
     }
 
-    /// Says that `at` has been folded up to `next`. What lies below its end already, as what is only looked back at, changes nothing.
+    /// Says that `at` has been folded up to `next`.
     pub fn advance(&mut self, at: &TopicPartition, next: i64, leader_epoch: Option<i32>) {
-        let start = self.start.or_zero(at);
-        if next <= self.ranges.get(at).map_or(start, |span| span.end) {
-            return;
-        }
-        self.opened.get_or_insert_with(Instant::now);
-        let span = self.ranges.0.entry(at.clone()).or_insert_with(|| Span::new(start, start));
-        span.end = next;
-        // The epoch belongs to the position: after a marker none is known.
-        span.leader_epoch = leader_epoch;
+        self.extent.advance(at, next, leader_epoch);
+        self.note_opened();
     }
 
-    /// Where it ends: its start, advanced by what was folded.
-    pub fn end(&self) -> Offsets {
-        self.start.clone().max(&self.ranges.ends())
+    /// Goes on behind what is lost where it ends.
+    pub fn pass_lost(&mut self, ledger: &Ledger) {
+        self.extent.pass_lost(ledger);
+        self.note_opened();
+    }
+
+    fn note_opened(&mut self) {
+        if !self.extent.ranges.is_empty() {
+            self.opened.get_or_insert_with(Instant::now);
+        }
     }
 
     /// Bytes of all slices.
@@ -119,25 +106,5 @@ impl Epoch {
         }
         slices.push(slice);
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_only_looked_back_at_takes_nothing_away() {
-        let at = TopicPartition::new("t", 0);
-        let mut epoch = Epoch::new(1, [(at.clone(), 20)].into_iter().collect(), std::iter::empty());
-        epoch.advance(&at, 12, Some(1));
-        assert!(epoch.ranges.is_empty() && epoch.opened.is_none());
-        // Passed over a loss, then shown what lies before it.
-        epoch.advance(&at, 35, None);
-        epoch.advance(&at, 18, Some(1));
-        epoch.advance(&at, 35, Some(1));
-        assert_eq!(epoch.ranges.get(&at), Some(&Span::new(20, 35)));
-        epoch.advance(&at, 36, Some(2));
-        assert_eq!(epoch.ranges.get(&at), Some(&Span { start: 20, end: 36, leader_epoch: Some(2) }));
     }
 }

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int32Type, Int64Type};
-use bifold_archive::Part;
 use bifold_fold::live::SliceId;
 use bifold_fold::states::Input;
 use bifold_fold::view::compile_stored;
 use bifold_fold::{DeadLetter, Decoder, Dedup, Engine, Envelope, View};
-use bifold_ledger::{Change, ChangeKind, Hole, Ledger, Span, TopicPartition, VersionId};
+use bifold_ledger::{ChangeKind, Ledger, Part, TopicPartition, VersionId};
 use bifold_log::Chunk;
 
 use crate::Error;
@@ -102,7 +101,7 @@ impl Folds {
                 if looks_back && group.dedup.is_none() {
                     // What others only look back at is folded already.
                     starts.resize(starts.len().max(record.index + 1), None);
-                    let start = *starts[record.index].get_or_insert_with(|| epoch.start.or_zero(record.at));
+                    let start = *starts[record.index].get_or_insert_with(|| epoch.extent.start.or_zero(record.at));
                     if record.offset < start {
                         continue;
                     }
@@ -151,18 +150,7 @@ impl Folds {
 
     /// Leaves out what `ledger` says is lost.
     pub(crate) fn leave_out(&mut self, ledger: &Ledger) {
-        let lost = ledger.changes.iter().filter(|change| change.kind == ChangeKind::Lost);
-        let everywhere = |change: &Change| {
-            let parts = change.ranges.iter();
-            let hole = |(at, span): (&TopicPartition, &Span)| Hole {
-                at: at.clone(),
-                start: span.start,
-                end: span.end,
-                change: change.number,
-            };
-            parts.map(hole).collect::<Vec<_>>()
-        };
-        self.lost.without = lost.flat_map(everywhere).collect();
+        self.lost = Part::without_lost(ledger);
     }
 
     /// How many offsets before its own a fold has to be shown.
@@ -196,7 +184,7 @@ fn of_epoch(rows: &RecordBatch, admitted: &BooleanArray, epoch: &Epoch) -> Resul
         let (topic, partition) = (topics.value(row), partitions.value(row));
         let start = starts.entry((topic, partition)).or_insert_with(|| {
             let at = TopicPartition::new(topic, partition);
-            epoch.start.or_zero(&at)
+            epoch.extent.start.or_zero(&at)
         });
         let own = offsets.value(row) >= *start;
         duplicates += u64::from(own && !admitted.value(row));

@@ -11,17 +11,16 @@
 //! comes back after `kill -9` folds on from what is durable. An epoch whose start or versions changed under it is
 //! discarded whole and folded again: merged states cannot be trimmed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bifold_archive::Part;
 use bifold_archive::records::Records;
 use bifold_config::Speed;
 use bifold_fold::live::SliceId;
 use bifold_fold::{Source, View, delta};
-use bifold_ledger::{Body, Change, ChangeKind, Ledger, Nonce, Offsets, Span, TopicPartition, Toward};
-use bifold_log::{Log, Owned, Reader, ReaderOptions, Seat, Start, Survey, Turn, survey, topic_ids};
+use bifold_ledger::{Body, Change, ChangeKind, Extent, Ledger, Nonce, TopicPartition, Toward};
+use bifold_log::{Log, Owned, ReaderOptions, Seat, Start, Survey, Turn, survey, topic_ids};
 use bifold_service::{Backoff, Component, Shutdown, StartLimit};
 use bifold_store::failpoint::failpoint;
 use bifold_store::{Appended, Journal, Kind, SourceFiles};
@@ -156,14 +155,10 @@ impl Folder {
         let mut folds = runtime.block_on(Folds::of(&ledger))?;
         folds.leave_out(&ledger);
         let mine: BTreeSet<TopicPartition> = found.bounds.keys().filter(|at| owned.holds(at)).cloned().collect();
-        let Standing { stopped, bridge } = standing(&ledger, &found, &mine, folds.lookback());
+        let standing = ledger.standing_to_fold(&found.ranges(&mine), folds.lookback());
         let mut reader = self.log.reader(ReaderOptions { with_keys: false })?;
-        assign(
-            &mut *reader,
-            &ledger,
-            (&bridge, folds.lookback()),
-            mine.iter().filter(|at| !stopped.contains_key(*at)),
-        )?;
+        reader.assign(&Start::all(&ledger, &standing.next))?;
+        let bridge = &standing.bridge;
         if !bridge.to.is_empty() {
             let (from, to) = (bridge.from.to_string(), bridge.to.to_string());
             tracing::info!(
@@ -173,8 +168,8 @@ impl Folder {
                 "the log no longer has this; folding it from the archive"
             );
         }
-        let mut bridge = (!bridge.to.is_empty()).then(|| Records::new(&self.files, &ledger, bridge));
-        let mut epoch = self.open(&ledger, &mine, &folds);
+        let mut bridge = (!bridge.to.is_empty()).then(|| Records::new(&self.files, &ledger, bridge.clone()));
+        let mut epoch = Epoch::new(ledger.number, Extent::open(&ledger, &mine), folds.versions.iter().cloned());
         let begun_at = Instant::now();
         let mut next_try = begun_at;
         let (mut next_survey, mut next_look) = (Instant::now(), Instant::now() + LOOK_EVERY);
@@ -185,10 +180,11 @@ impl Folder {
         self.live.offer(&epoch);
         self.report(&ledger);
         self.report_lag(&epoch, &found, &mine);
-        match (stopped.is_empty(), &going.trouble) {
+        let whole = standing.stopped.is_empty();
+        match (whole, &going.trouble) {
             (true, None) => self.component.ready(),
             (true, Some(trouble)) => self.component.waiting(trouble),
-            (false, _) => self.component.waiting(stopped.values().cloned().collect::<Vec<_>>().join("; ")),
+            (false, _) => self.component.waiting(standing.why()),
         }
         loop {
             let polled = match &mut bridge {
@@ -197,16 +193,11 @@ impl Folder {
                     Ok(None) => {
                         bridge = None;
                         // Some of it may have got lost after it was folded: then it is folded again, without it.
-                        let counted = epoch.end().iter().any(|(at, end)| {
-                            ledger
-                                .lost_between(at, epoch.start.or_zero(at), end)
-                                .any(|change| !epoch.holes.contains(&change))
-                        });
-                        if counted {
+                        if epoch.extent.counts_lost(&ledger) {
                             return Ok(Round::Anew);
                         }
                         // The next record may never come.
-                        pass_lost(&mut epoch, &ledger);
+                        epoch.pass_lost(&ledger);
                         continue;
                     }
                     Err(error) => {
@@ -225,32 +216,17 @@ impl Folder {
                 Ok(chunk) if chunk.is_empty() => {}
                 Ok(chunk) => {
                     last_record = Instant::now();
-                    if going.trouble.take().is_some() && stopped.is_empty() {
+                    if going.trouble.take().is_some() && whole {
                         self.component.ready();
                     }
-                    let before = epoch.end();
+                    let before = epoch.extent.end();
                     let newest = runtime.block_on(folds.fold(&chunk, &mut epoch, || going.ids.next()))?;
-                    // What was lost, and is passed over here.
-                    for (at, next) in epoch.end().iter() {
-                        let from = before.or_zero(at);
-                        for change in ledger.lost_between(at, from, next).collect::<Vec<_>>() {
-                            // In any partition: a unit names a change once for all of them.
-                            let counted = ledger.change_at(change).is_some_and(|change| {
-                                before.iter().any(|(at, end)| {
-                                    let folded = Span::new(epoch.start.or_zero(at), end);
-                                    !folded.is_empty() && change.overlaps(at, &folded)
-                                })
-                            });
-                            if !epoch.holes.insert(change) || !counted {
-                                continue;
-                            }
-                            // Some of it was folded before it was lost: the epoch is folded again, without it.
-                            return Ok(Round::Anew);
-                        }
+                    if epoch.extent.names_what_it_counts(&ledger, &before) {
+                        return Ok(Round::Anew);
                     }
                     epoch.newest_event_us = epoch.newest_event_us.max(newest);
                     // Else it was only looked back at.
-                    if !epoch.ranges.is_empty() {
+                    if !epoch.extent.ranges.is_empty() {
                         self.live.offer(&epoch);
                     }
                     let folded = ledger.events_folded + epoch.events;
@@ -276,7 +252,7 @@ impl Folder {
                 turn => turn,
             };
             let wanted = (due && Instant::now() >= next_try) || stopping || turn != Turn::Stay;
-            let commits = wanted && !epoch.ranges.is_empty() && self.is_of_its_topics(runtime, &journal)?;
+            let commits = wanted && !epoch.extent.ranges.is_empty() && self.is_of_its_topics(runtime, &journal)?;
             if wanted && !commits {
                 next_try = Instant::now() + TRY_EVERY;
             }
@@ -287,11 +263,11 @@ impl Folder {
                 };
                 ledger = journal.ledger();
                 folds.leave_out(&ledger);
-                going.seat.commit(&epoch.ranges.ends());
+                going.seat.commit(&epoch.extent.ranges.ends());
                 failpoint("speed.group_told");
                 next_early = Instant::now() + self.options.epoch_interval;
                 going.ids.fold += 1;
-                let next = Epoch::new(ledger.number, epoch.end(), folds.versions.iter().cloned());
+                let next = Epoch::new(ledger.number, Extent::new(epoch.extent.end()), folds.versions.iter().cloned());
                 let done = std::mem::replace(&mut epoch, next);
                 metrics::counter!("bifold_epochs_total", "source" => self.source.name.clone()).increment(1);
                 self.live.committed(number, done, &epoch, most_bytes);
@@ -307,7 +283,7 @@ impl Folder {
             if stopping {
                 return Ok(Round::Stopped);
             }
-            if going.trouble.is_some() && begun_at.elapsed() >= TROUBLE_LASTS && stopped.is_empty() {
+            if going.trouble.is_some() && begun_at.elapsed() >= TROUBLE_LASTS && whole {
                 going.trouble = None;
                 self.component.ready();
             }
@@ -323,9 +299,7 @@ impl Folder {
                 if !still_valid(&ledger, &epoch, &folds) {
                     return Ok(Round::Anew);
                 }
-                if !stopped.is_empty()
-                    && standing(&ledger, &found, &mine, folds.lookback()).stopped.len() < stopped.len()
-                {
+                if standing.is_mended_in(&ledger.standing_to_fold(&found.ranges(&mine), folds.lookback())) {
                     return Ok(Round::Anew);
                 }
             }
@@ -335,12 +309,12 @@ impl Folder {
                     Ok(now) => {
                         runtime.block_on(journal.begin(&now.ids, &now.earliest()))?;
                         self.report_lag(&epoch, &now, &mine);
-                        if stopped.is_empty() && going.trouble.is_none() {
+                        if whole && going.trouble.is_none() {
                             self.component.ready();
                         }
                         // What is stopped may have been judged by bounds that were older than the ledger.
-                        let mended = goes_on(&stopped, &standing(&ledger, &now, &mine, folds.lookback()));
-                        if now.bounds.len() != found.bounds.len() || mended {
+                        let now_standing = ledger.standing_to_fold(&now.ranges(&mine), folds.lookback());
+                        if now.bounds.len() != found.bounds.len() || standing.is_mended_in(&now_standing) {
                             return Ok(Round::Anew);
                         }
                     }
@@ -408,13 +382,6 @@ impl Folder {
         }
     }
 
-    fn open(&self, ledger: &Ledger, mine: &BTreeSet<TopicPartition>, folds: &Folds) -> Epoch {
-        let start: Offsets = mine.iter().map(|at| (at.clone(), ledger.frontier(at))).collect();
-        let mut epoch = Epoch::new(ledger.number, start, folds.versions.iter().cloned());
-        pass_lost(&mut epoch, ledger);
-        epoch
-    }
-
     /// Whether the topics are still those of the ledger, so that what was read of them is, too. False if the log does not say now.
     fn is_of_its_topics(&self, runtime: &Handle, journal: &Journal) -> Result<bool, Error> {
         match runtime.block_on(topic_ids(&*self.log, &self.source.topics)) {
@@ -440,7 +407,7 @@ impl Folder {
         let rows = sections.iter().flat_map(|(_, _, states)| states).map(|batch| batch.num_rows() as u64).sum();
         let bytes = delta::write(&sections)?;
         let nonce = Nonce(uuid::Uuid::new_v4().simple().to_string());
-        let path = self.files.layout.delta(journal.ledger().number + 1, &nonce, &epoch.ranges);
+        let path = self.files.layout.delta(journal.ledger().number + 1, &nonce, &epoch.extent.ranges);
         let mut backoff = Backoff::default();
         let started = Instant::now();
         let over = || started.elapsed() >= if shutdown.is_cancelled() { COMMIT_AT_END_WITHIN } else { COMMIT_WITHIN };
@@ -455,9 +422,9 @@ impl Folder {
             }
         };
         failpoint("speed.delta_written");
-        let (ranges, versions) = (epoch.ranges.clone(), folds.versions.clone());
+        let (ranges, versions) = (epoch.extent.ranges.clone(), folds.versions.clone());
         let (events, newest_event_us) = (epoch.events, epoch.newest_event_us);
-        let holes = epoch.holes.iter().copied().collect();
+        let holes = epoch.extent.holes.iter().copied().collect();
         let duplicates = epoch.duplicates;
         // What is lost from now on is no longer looked back at: the epoch is folded again.
         let overtaken = |ledger: &Ledger| folds.lookback() > 0 && changes_of(ledger) != folds.changes;
@@ -507,7 +474,7 @@ impl Folder {
     }
 
     fn report_lag(&self, epoch: &Epoch, survey: &Survey, mine: &BTreeSet<TopicPartition>) {
-        let end = epoch.end();
+        let end = epoch.extent.end();
         let mut behind = 0;
         for (at, bounds) in &survey.bounds {
             let labels = [
@@ -538,80 +505,7 @@ fn still_valid(ledger: &Ledger, epoch: &Epoch, folds: &Folds) -> bool {
     if folds.lookback() > 0 && changes_of(ledger) != folds.changes {
         return false;
     }
-    let starts: BTreeSet<&TopicPartition> = epoch.start.iter().map(|(at, _)| at).collect();
-    starts.into_iter().all(|at| epoch.start.or_zero(at) == ledger.frontier(at)) && ledger.active() == folds.versions
-}
-
-/// Goes on behind what is lost where an epoch ends.
-fn pass_lost(epoch: &mut Epoch, ledger: &Ledger) {
-    for (at, end) in epoch.end().iter() {
-        let next = ledger.past_lost(at, end);
-        if next > end {
-            epoch.advance(at, next, None);
-            epoch.holes.extend(ledger.lost_between(at, end, next));
-        }
-    }
-}
-
-/// Where a partition is read from: its frontier, or so many offsets before it.
-fn reading_from(ledger: &Ledger, at: &TopicPartition, lookback: i64) -> i64 {
-    // What left the archive is seen by no layer, also where the log still has it.
-    ledger.past_lost(at, (ledger.frontier(at) - lookback).max(ledger.kept_from(at)))
-}
-
-/// How the partitions stand to the log.
-struct Standing {
-    /// Those that cannot be read from the log, and why.
-    stopped: BTreeMap<TopicPartition, String>,
-    /// What the log no longer has, but the archive: it is folded from there first.
-    bridge: Part,
-}
-
-/// `lookback` offsets before the frontier are read, too.
-fn standing(ledger: &Ledger, found: &Survey, mine: &BTreeSet<TopicPartition>, lookback: i64) -> Standing {
-    let (mut stopped, mut bridge) = (BTreeMap::new(), Part::default());
-    for (at, bounds) in found.bounds.iter().filter(|(at, _)| mine.contains(*at)) {
-        let mut next = reading_from(ledger, at, lookback);
-        if next < bounds.earliest && next < ledger.archived(at) {
-            bridge.from.advance(at, next);
-            next = ledger.archived(at);
-            bridge.to.advance(at, next);
-            next = ledger.past_lost(at, next);
-        }
-        if next < bounds.earliest {
-            let why = format!(
-                "{at} has lost the offsets [{next}, {}): they are no longer in the log and not in the archive; \
-                 this partition is stopped; bring them back, or go on without them: `bifold accept-loss`",
-                bounds.earliest
-            );
-            stopped.insert(at.clone(), why);
-        } else if next.max(ledger.frontier(at)) > bounds.end {
-            let folded = ledger.frontier(at);
-            stopped.insert(at.clone(), format!("{at} ends at {}, but was folded up to {folded}", bounds.end));
-        }
-    }
-    Standing { stopped, bridge }
-}
-
-/// Whether a partition that was stopped need not be any more.
-fn goes_on(stopped: &BTreeMap<TopicPartition, String>, now: &Standing) -> bool {
-    stopped.keys().any(|at| !now.stopped.contains_key(at))
-}
-
-fn assign<'a>(
-    reader: &mut dyn Reader,
-    ledger: &Ledger,
-    (bridge, lookback): (&Part, i64),
-    partitions: impl Iterator<Item = &'a TopicPartition>,
-) -> Result<(), bifold_log::Error> {
-    let start = |at: &TopicPartition| {
-        let next = match bridge.to.get(at) {
-            Some(archived) => ledger.past_lost(at, archived),
-            None => reading_from(ledger, at, lookback),
-        };
-        Start { at: at.clone(), next, leader_epoch: ledger.leader_epoch_at(at, next) }
-    };
-    reader.assign(&partitions.map(start).collect::<Vec<_>>())
+    epoch.extent.is_at_frontier(ledger) && ledger.active() == folds.versions
 }
 
 fn sleep(runtime: &Handle, pause: Duration, shutdown: &Shutdown) {

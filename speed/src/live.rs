@@ -34,7 +34,7 @@ impl Live {
     pub fn answer(&self, request: &LiveRequest) -> LiveAnswer {
         let state = self.state();
         let committed = state.committed.iter().filter(|(number, _)| *number > request.after).map(|(_, epoch)| epoch);
-        let units = committed.chain(&state.open).filter(|epoch| !epoch.ranges.is_empty());
+        let units = committed.chain(&state.open).filter(|epoch| !epoch.extent.ranges.is_empty());
         let unit = |epoch: &Epoch| {
             let of = |version: &VersionId| {
                 let slices = epoch.slices.get(version)?;
@@ -45,10 +45,10 @@ impl Live {
                 Some((version.clone(), given.collect()))
             };
             UnitAnswer {
-                ranges: epoch.ranges.clone(),
+                ranges: epoch.extent.ranges.clone(),
                 folded_under: epoch.folded_under,
                 newest_event_us: epoch.newest_event_us,
-                holes: epoch.holes.iter().copied().collect(),
+                holes: epoch.extent.holes.iter().copied().collect(),
                 slices: request.versions.iter().filter_map(of).collect(),
             }
         };
@@ -57,7 +57,7 @@ impl Live {
 
     /// Up to where the open epoch reaches.
     pub fn frontier(&self) -> Option<Offsets> {
-        self.state().open.as_ref().map(Epoch::end)
+        self.state().open.as_ref().map(|epoch| epoch.extent.end())
     }
 
     /// Offers the open epoch as it stands.
@@ -85,7 +85,7 @@ impl Live {
         let lowest = |epoch: &Epoch| {
             ledger.versions.values().filter(|v| v.active).all(|v| {
                 let boundary = v.boundary.as_ref();
-                boundary.is_some_and(|boundary| epoch.ranges.below(&ledger.origins.clone().max(boundary)))
+                boundary.is_some_and(|boundary| epoch.extent.ranges.below(&ledger.origins.clone().max(boundary)))
             })
         };
         state.committed.retain(|(_, epoch)| !lowest(epoch));

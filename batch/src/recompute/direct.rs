@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use bifold_archive::{Part, row_schema};
+use bifold_archive::row_schema;
 use bifold_fold::{Engine, Source};
-use bifold_ledger::{File, Hole, TopicPartition};
+use bifold_ledger::{File, Hole, Part, TopicPartition};
 use bifold_store::SourceFiles;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};

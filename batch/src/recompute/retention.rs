@@ -7,11 +7,10 @@ use std::time::Instant;
 
 use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::TimestampMicrosecondType;
-use bifold_archive::Part;
 use bifold_archive::replay::Replay;
 use bifold_fold::{Engine, Source, View};
 use bifold_ledger::{
-    ArchiveUnit, BaseView, Body, Ledger, Mode, Offsets, Refusal, Span, TopicPartition, VersionId, VersionPlan,
+    ArchiveUnit, BaseView, Body, Ledger, Mode, Offsets, Part, Refusal, Span, TopicPartition, VersionId, VersionPlan,
 };
 use bifold_store::failpoint::failpoint;
 use bifold_store::{Appended, Journal, Kind};

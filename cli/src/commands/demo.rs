@@ -83,9 +83,9 @@ pub(crate) async fn run(common: &Common, demo: Demo) -> Result<(), Exit> {
     let context = Context::with(configuration(&common, &flags)?).await?;
     create_topics(&context).await?;
     let mut role = start_up(&context, Some(false)).await?;
-    let mut signals = Signals::new()?;
+    let (mut while_starting, mut signals) = (Signals::new()?, Signals::new()?);
     let started = async {
-        if !role.wait_ready().await? {
+        if !role.wait_ready(&mut while_starting).await? {
             return Ok(());
         }
         let place = format!("bifold runs in this process at {}; its data lies in {}", role.url(), folder.display());

@@ -16,6 +16,7 @@ use crate::client::Client;
 use crate::context::{Context, within};
 use crate::exit::Exit;
 use crate::output;
+use crate::services::Signals;
 
 pub(crate) use input::Input;
 use pace::Pace;
@@ -67,12 +68,12 @@ pub(crate) async fn run(common: &Common, produce: Produce) -> Result<(), Exit> {
     }
     let (mut records, mut ends) = (0, Offsets::default());
     let mut pace = Pace::new(produce.rate);
-    // Without --loop Ctrl-C ends the process at once, as it does elsewhere.
-    let looping = produce.r#loop;
+    // Without --loop Ctrl-C ends the process at once, as it does elsewhere. Signals are waited for before anything is sent.
+    let mut signals = if produce.r#loop { Some(Signals::new()?) } else { None };
     let interrupted = async move {
-        match looping {
-            true => drop(tokio::signal::ctrl_c().await),
-            false => std::future::pending().await,
+        match &mut signals {
+            Some(signals) => signals.next().await,
+            None => std::future::pending().await,
         }
     };
     tokio::pin!(interrupted);

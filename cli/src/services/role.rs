@@ -95,8 +95,7 @@ impl Role {
     }
 
     /// Waits until the service is ready, or a component has failed, or a signal came.
-    pub(crate) async fn wait_ready(&mut self) -> Result<bool, Exit> {
-        let mut signals = Signals::new()?;
+    pub(crate) async fn wait_ready(&mut self, signals: &mut Signals) -> Result<bool, Exit> {
         loop {
             if self.readiness.is_ready() {
                 return Ok(true);
@@ -111,14 +110,16 @@ impl Role {
 
     /// Prints the ready line, waits for a signal, and ends.
     pub(crate) async fn run_to_end(&mut self) -> Result<(), Exit> {
-        let ready = self.wait_ready().await;
+        // One for all waits: none is missed between two of them.
+        let mut signals = Signals::new()?;
+        let ready = self.wait_ready(&mut signals).await;
         match ready {
             Ok(true) => {
                 if self.announce {
                     self.say_ready()?;
                 }
-                let failed = self.wait_signal().await;
-                let drained = if failed.is_ok() { self.drain().await } else { Ok(()) };
+                let failed = self.wait_signal(&mut signals).await;
+                let drained = if failed.is_ok() { self.drain(&mut signals).await } else { Ok(()) };
                 let ended = self.end().await;
                 failed.and(drained).and(ended)
             }
@@ -132,12 +133,11 @@ impl Role {
     }
 
     /// Goes on answering for a while, not ready any more, so that those who balance load can turn away. A second signal ends it.
-    async fn drain(&mut self) -> Result<(), Exit> {
+    async fn drain(&mut self, signals: &mut Signals) -> Result<(), Exit> {
         if self.drain.is_zero() {
             return Ok(());
         }
         self.readiness.component("process").waiting("it was told to end");
-        let mut signals = Signals::new()?;
         tokio::select! {
             () = tokio::time::sleep(self.drain) => Ok(()),
             () = signals.next() => Ok(()),
@@ -152,8 +152,7 @@ impl Role {
         }
     }
 
-    async fn wait_signal(&mut self) -> Result<(), Exit> {
-        let mut signals = Signals::new()?;
+    async fn wait_signal(&mut self, signals: &mut Signals) -> Result<(), Exit> {
         loop {
             tokio::select! {
                 () = signals.next() => return Ok(()),

@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use bifold_fold::Source;
-use bifold_ledger::{ArchiveUnit, Hole, Ledger, Offsets, TopicPartition};
 
 /// The reason under which records without an event and without a mistake are kept: no dead letters.
 pub const ABSENT: &str = "absent";
@@ -55,43 +54,4 @@ pub fn dead_schema() -> SchemaRef {
     fields.push(Field::new("detail", DataType::Utf8, true));
     fields.push(Field::new("_alone", DataType::Boolean, true));
     Arc::new(Schema::new(fields))
-}
-
-/// A part of the log: `[from, to)` in every partition, without holes.
-#[derive(Clone, Debug, Default)]
-pub struct Part {
-    /// Where it starts.
-    pub from: Offsets,
-    /// Where it ends.
-    pub to: Offsets,
-    /// What is left out of it.
-    pub without: Vec<Hole>,
-}
-
-impl Part {
-    /// Whether the offset of a partition lies in it.
-    pub fn holds(&self, at: &TopicPartition, offset: i64) -> bool {
-        offset >= self.from.or_zero(at) && offset < self.to.or_zero(at) && !self.leaves_out(at, offset)
-    }
-
-    /// Whether the offset of a partition lies in one of its holes.
-    pub fn leaves_out(&self, at: &TopicPartition, offset: i64) -> bool {
-        self.without.iter().any(|hole| hole.start <= offset && offset < hole.end && hole.at == *at)
-    }
-
-    /// The units of the archive that reach into it, and whether each lies in it whole.
-    pub fn units<'a>(&'a self, ledger: &'a Ledger) -> impl Iterator<Item = (&'a ArchiveUnit, bool)> {
-        ledger.archive.iter().filter_map(|unit| {
-            let touches = unit
-                .ranges
-                .iter()
-                .any(|(at, span)| span.start < self.to.or_zero(at) && span.end > self.from.or_zero(at));
-            let has_hole = |hole: &Hole| {
-                unit.ranges.get(&hole.at).is_some_and(|span| span.start < hole.end && span.end > hole.start)
-            };
-            let inside =
-                unit.ranges.below(&self.to) && unit.ranges.above(&self.from) && !self.without.iter().any(has_hole);
-            touches.then_some((unit, inside))
-        })
-    }
 }

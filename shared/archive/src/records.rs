@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use bifold_ledger::{ArchiveUnit, File, Ledger, TopicPartition};
+use bifold_ledger::{ArchiveUnit, File, Ledger, Part, TopicPartition};
 use bifold_log::{Chunk, ChunkBuilder};
 use bifold_store::{Error, SourceFiles};
 
-use crate::Part;
 use crate::replay::{Columns, records_of};
 
 /// Archived records in the log's order, a chunk for each archive entry. Values alone: keys and headers are left out.

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
 use bifold_fold::{Decoder, Envelope, Source};
-use bifold_ledger::{ArchiveUnit, File, TopicPartition};
+use bifold_ledger::{ArchiveUnit, File, Part, TopicPartition};
 use bifold_store::{Error, SourceFiles};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-
-use crate::Part;
 
 /// Rows of one batch.
 const BATCH_ROWS: usize = 16_384;

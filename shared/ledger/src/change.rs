@@ -43,7 +43,7 @@ pub enum ChangeKind {
 impl Change {
     /// Whether it speaks of some of the positions `span` of `at`.
     pub fn overlaps(&self, at: &TopicPartition, span: &Span) -> bool {
-        self.ranges.get(at).is_some_and(|own| own.start < span.end && own.end > span.start)
+        !span.is_empty() && self.ranges.get(at).is_some_and(|own| own.start < span.end && own.end > span.start)
     }
 
     /// Whether some of its positions lie below `cut`.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::change::{Change, ChangeKind, Hole, parts};
 use crate::entry::File;
-use crate::ledger::{ArchiveUnit, Ledger, Unit, VersionState};
+use crate::ledger::{Ledger, VersionState};
 use crate::names::{Number, VersionId};
 use crate::offsets::{Offsets, TopicPartition};
 
@@ -253,52 +253,6 @@ impl Ledger {
     /// The versions that wait for a batch run.
     pub fn building(&self) -> impl Iterator<Item = (&VersionId, &VersionState)> {
         self.versions.iter().filter(|(_, v)| v.active && !v.complete())
-    }
-
-    /// The longest run of at least `least` units that may become one: no boundary lies inside, and every active version has
-    /// states in all or none of them (rule 26). At most `most` units are taken.
-    ///
-    /// Nor do the `plans` of batch runs under way lie inside: a run would find its boundary torn when it has done its work.
-    pub fn compactable(&self, least: usize, most: usize, plans: &[Offsets]) -> Option<&[Unit]> {
-        let active: Vec<_> = self.versions.iter().filter(|(_, version)| version.active).collect();
-        // Units that lie alike to every version can be joined.
-        let place = |unit: &Unit| {
-            let of = |(id, version): &(&VersionId, &VersionState)| {
-                (unit.versions.contains(id), unit.ranges.above(version.needs_from()))
-            };
-            let above: Vec<bool> =
-                std::iter::once(&self.boundary).chain(plans).map(|cut| unit.ranges.above(cut)).collect();
-            // What leaves a loss out is not joined with what counts some of it.
-            let lost = self.changes.iter().filter(|change| change.kind == ChangeKind::Lost);
-            let left_out = lost.map(|change| unit.touches(change).then(|| unit.holes.contains(&change.number)));
-            (above, active.iter().map(of).collect::<Vec<_>>(), left_out.collect::<Vec<_>>())
-        };
-        let runs = self.units.chunk_by(|a, b| place(a) == place(b));
-        let longest = runs.max_by_key(|run| run.len())?;
-        (longest.len() >= least).then(|| &longest[..longest.len().min(most)])
-    }
-
-    /// A run of at least `least` archive units of at most `small` rows each that may become one, of at most `rows` together.
-    pub fn compactable_archive(&self, least: usize, small: u64, rows: u64) -> Option<&[ArchiveUnit]> {
-        let count = |unit: &ArchiveUnit| unit.rows.iter().chain(&unit.dead).map(|file| file.rows).sum::<u64>();
-        let mut start = 0;
-        while start < self.archive.len() {
-            let (mut end, mut total) = (start, 0);
-            while let Some(unit) = self.archive.get(end) {
-                total += count(unit);
-                let alike = unit.decoding == self.archive[start].decoding;
-                if !alike || count(unit) > small || total > rows {
-                    break;
-                }
-                end += 1;
-            }
-            // Also fewer, if they are as many rows as one file is to have.
-            if end - start >= least.max(2) || (end - start >= 2 && total > rows) {
-                return Some(&self.archive[start..end]);
-            }
-            start = end.max(start + 1);
-        }
-        None
     }
 
     /// Versions of a view beyond the newest `keep` that are not served: they may be retired once a newer is served.

@@ -10,29 +10,41 @@
 //! - `check`, `refusal`: the rules an entry is checked by
 //! - [`decide`]: boundaries, batch plans, the served version
 //! - [`cover`]: which units make an answer
+//! - `standing`: how partitions stand to what the log still has
+//! - `extent`: what an open epoch covers
+//! - `part`: a part of the log, and the archive's units of it
+//! - `compaction`: which units may become one
 //! - [`change`]: positions that are left out: lost, quarantined
 //! - `orphan`: which files may be deleted
 //! - [`names`] holds identifiers
 
 pub mod change;
 mod check;
+mod compaction;
 pub mod cover;
 pub mod decide;
 pub mod entry;
+mod extent;
 pub mod ledger;
 pub mod names;
 pub mod offsets;
 mod orphan;
+mod part;
 mod refusal;
+mod standing;
 
 pub use change::{Change, ChangeKind, Hole};
+pub use compaction::{ArchiveSizes, holes_of};
 pub use cover::{Chain, Cover, Gap, Holes, LiveUnit, chain};
 pub use decide::{BatchPlan, ExpiryPlan, Mode, Toward, VersionPlan};
 pub use entry::{ArchiveCounts, BaseView, Body, Entry, File, PublishedVersion};
+pub use extent::Extent;
 pub use ledger::{ArchiveUnit, Ledger, Unit, VersionState};
 pub use names::{Nonce, Number, VersionId};
 pub use offsets::{Offsets, Ranges, Span, TopicPartition};
+pub use part::Part;
 pub use refusal::Refusal;
+pub use standing::{Standing, Stopped};
 
 /// The newest ledger format that this binary reads and writes.
 ///

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::time::Duration;
 
-use bifold_ledger::{Offsets, TopicPartition};
+use bifold_ledger::{Ledger, Offsets, TopicPartition};
 
 pub use chunk::{Chunk, ChunkBuilder, Header, Record};
 pub use error::Error;
@@ -65,6 +65,18 @@ pub struct Start {
     pub next: i64,
     /// The leader epoch of the record before it, where one is known: with it a truncated log is noticed.
     pub leader_epoch: Option<i32>,
+}
+
+impl Start {
+    /// Where partitions are read from, with the leader epochs that `ledger` knows.
+    pub fn all(ledger: &Ledger, next: &Offsets) -> Vec<Self> {
+        let start = |(at, next): (&TopicPartition, i64)| Self {
+            at: at.clone(),
+            next,
+            leader_epoch: ledger.leader_epoch_at(at, next),
+        };
+        next.iter().map(start).collect()
+    }
 }
 
 /// How a reader reads.

@@ -1,8 +1,8 @@
 //! What a log holds of some topics, asked in one go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use bifold_ledger::{Offsets, TopicPartition};
+use bifold_ledger::{Offsets, Ranges, Span, TopicPartition};
 
 use crate::{Bounds, Error, Log};
 
@@ -21,6 +21,12 @@ impl Survey {
     /// Where the partitions start.
     pub fn earliest(&self) -> Offsets {
         self.bounds.iter().map(|(at, bounds)| (at.clone(), bounds.earliest)).collect()
+    }
+
+    /// What the log has of these partitions.
+    pub fn ranges(&self, of: &BTreeSet<TopicPartition>) -> Ranges {
+        let own = self.bounds.iter().filter(|(at, _)| of.contains(*at));
+        own.map(|(at, bounds)| (at.clone(), Span::new(bounds.earliest, bounds.end))).collect()
     }
 
     /// Where the partitions end.

@@ -133,11 +133,11 @@ fn rule_26_no_boundary_lies_inside() {
     // v1 stands at 1, u1 at 0: its units are kept, and may not be joined over v1's boundary.
     let text = "D v1; D u1@u; F p0→1; F p0→2; A p0→2; P{v1}(1,0)";
     refused(&[(&format!("{text}; C 4,5"), "the boundary of version v1 lies inside the compacted epochs")]);
-    assert_eq!(run(text).compactable(2, 100, &[]), None);
+    assert_eq!(run(text).compactable(2, u64::MAX, &[]), None);
     let alike = run("D v1; F p0→1; F p0→2; F p0→3; A p0→3; P(1,0)");
-    let units: Vec<_> = alike.compactable(2, 100, &[]).expect("two").iter().map(|unit| unit.number).collect();
+    let units: Vec<_> = alike.compactable(2, u64::MAX, &[]).expect("two").iter().map(|unit| unit.number).collect();
     assert_eq!(units, [4, 5]);
-    assert_eq!(alike.compactable(3, 100, &[]), None);
+    assert_eq!(alike.compactable(3, u64::MAX, &[]), None);
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn rule_26_nor_does_the_boundary_of_a_version_that_is_retired() {
         &format!("{text}; C 4,5"),
         "the units do not make up what is to replace them: the newest boundary lies inside",
     )]);
-    assert_eq!(run(text).compactable(2, 100, &[]), None);
+    assert_eq!(run(text).compactable(2, u64::MAX, &[]), None);
 }
 
 #[test]
@@ -160,15 +160,28 @@ fn rule_26_what_leaves_a_loss_out_is_not_joined_with_what_counts_it() {
         &format!("{text}; C 4,6"),
         "the units do not make up what is to replace them: one leaves out what another counts",
     )]);
-    assert_eq!(run(text).compactable(2, 100, &[]), None);
+    assert_eq!(run(text).compactable(2, u64::MAX, &[]), None);
 }
 
 #[test]
 fn rule_26_plans_of_batch_runs_under_way_are_not_compacted_over() {
     let ledger = run("D v1; F p0→1; F p0→2; F p0→3; F p0→4; A p0→2");
     let plan = ledger.next_boundary(10);
-    let lengths = |plans: &[bifold_ledger::Offsets]| ledger.compactable(2, 100, plans).map(<[_]>::len);
+    let lengths = |plans: &[bifold_ledger::Offsets]| ledger.compactable(2, u64::MAX, plans).map(<[_]>::len);
     assert_eq!((lengths(&[]), lengths(&[plan])), (Some(4), Some(2)));
+}
+
+#[test]
+fn rule_26_epochs_that_are_large_already_stay_as_they_are() {
+    // Every delta of a trace has 100 bytes.
+    let count = |ledger: &bifold_ledger::Ledger, most| ledger.compactable(2, most, &[]).map(<[_]>::len);
+    let mut ledger = run("D v1; F p0→1; F p0→2; F p0→3; F p0→4; F p0→5");
+    let bytes = ledger.units[0].delta.bytes;
+    assert_eq!((count(&ledger, 3 * bytes), count(&ledger, 2 * bytes), count(&ledger, bytes)), (Some(3), Some(2), None));
+    // One in the middle keeps none of the others from it.
+    ledger.units[1].delta.bytes = 2 * bytes;
+    let units = ledger.compactable(2, 3 * bytes, &[]).expect("those after it");
+    assert_eq!(units.iter().map(|unit| unit.number).collect::<Vec<_>>(), [5, 6, 7]);
 }
 
 #[test]
@@ -191,8 +204,9 @@ fn rule_26_archive_files_are_replaced_by_files_of_the_same_rows() {
         (&format!("{text}; CA 3,4; CA 3,4"), "entry 3 is no current unit"),
     ]);
     let small = run(text);
-    assert_eq!(small.compactable_archive(2, 10, 25).map(<[_]>::len), Some(2), "of 10 rows each, 25 at most");
-    assert_eq!(small.compactable_archive(2, 9, 25), None);
+    let sizes = |small| bifold_ledger::ArchiveSizes { small, rows: 25, bytes: u64::MAX };
+    assert_eq!(small.compactable_archive(2, sizes(10)).map(<[_]>::len), Some(2), "of 10 rows each, 25 at most");
+    assert_eq!(small.compactable_archive(2, sizes(9)), None);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod answering;
 mod changes;
 mod dsl;
 mod expiring;
+mod extents;
 mod folding;
 mod formats;
 mod listed;

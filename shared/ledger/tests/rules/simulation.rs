@@ -365,19 +365,14 @@ fn change(seen: &Ledger, act: Act) -> Option<Body> {
         1 if act.c < 2 => Some(Body::Lost { ranges: range(seen.archived(&at)), reason: String::new() }),
         1 => seen.changes.get(act.c as usize).map(|c| Body::Lifted { quarantine: c.number, reason: String::new() }),
         _ => {
-            let units = seen.compactable(2, 2 + act.c as usize, &[])?;
-            let mut ranges = Ranges::default();
-            for (at, span) in units.iter().flat_map(|unit| unit.ranges.iter()) {
-                ranges.0.entry(at.clone()).and_modify(|known| known.end = span.end).or_insert(*span);
-            }
-            let holes: std::collections::BTreeSet<_> =
-                units.iter().flat_map(|unit| unit.holes.iter().copied()).collect();
+            let units = seen.compactable(2, u64::MAX, &[])?;
+            let units = &units[..units.len().min(2 + act.c as usize)];
             Some(Body::Compacted {
                 replaces: units.iter().map(|unit| unit.number).collect(),
-                ranges,
+                ranges: Ranges::joined(units.iter().map(|unit| &unit.ranges)),
                 versions: units[0].versions.clone(),
                 delta: file("big"),
-                holes: holes.into_iter().collect(),
+                holes: bifold_ledger::holes_of(units),
             })
         }
     }

@@ -8,7 +8,6 @@ pub(crate) mod intruder;
 pub(crate) mod live;
 pub(crate) mod maintain;
 pub(crate) mod operator;
-pub(crate) mod part;
 pub(crate) mod serve;
 pub(crate) mod speed;
 

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use bifold_ledger::{BatchPlan, Body, File, Ledger, Mode, Offsets, PublishedVersion, VersionPlan};
+use bifold_ledger::{BatchPlan, Body, File, Ledger, Mode, Offsets, Part, PublishedVersion, VersionPlan};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 
-use super::part::Part;
 use super::{appended, nonce, refused};
 use crate::clock::sleep_ms;
 use crate::content::{Content, Counted, add};
 use crate::error::{Error, Kind};
 use crate::files::SourceFiles;
 use crate::journal::{Appended, Journal};
+use crate::log::p;
 use crate::world::{VIEWS, World};
 
 const MOST_RUNS: usize = 3;
@@ -184,7 +184,7 @@ impl Recompute {
         for (unit, inside) in part.units(ledger) {
             for file in &unit.rows {
                 let rows = Content::read(&files.get(file).await?).section("rows");
-                add(&mut states, &rows.into_iter().filter(|(at, _)| inside || part.holds(*at)).collect());
+                add(&mut states, &rows.into_iter().filter(|(at, _)| inside || part.holds(&p(at.0), at.1)).collect());
             }
         }
         let mut keep = plan.keep.clone();

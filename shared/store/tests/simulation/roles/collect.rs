@@ -1,16 +1,16 @@
 //! Archiving: the model of batch/src/collect.rs.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bifold_ledger::{ArchiveCounts, Body, Ledger, Offsets, Ranges, Span, TopicPartition};
+use bifold_ledger::{ArchiveCounts, Body, Offsets, Ranges, Span, TopicPartition};
 
+use super::speed::has;
 use super::{Backoff, Reader, Round, appended, earliest, nonce, refused, survey, topics};
 use crate::clock::now_ms;
 use crate::content::{Content, Counted, count};
 use crate::error::{Error, Kind};
 use crate::journal::{Appended, Journal};
-use crate::log::{Bounds, Chunk};
+use crate::log::Chunk;
 use crate::world::World;
 
 const PAUSE_MS: u64 = 150;
@@ -84,22 +84,17 @@ impl Collector {
         journal.begin(&topics(), &earliest(&found)).await?;
         let ledger = journal.ledger();
         world.audit().same(&self.who, &ledger);
-        let stopped = unreadable(&ledger, &found);
-        if !stopped.is_empty() {
+        let standing = ledger.standing_to_archive(&has(&found));
+        if !standing.stopped.is_empty() {
             world.note("collect: a partition is stopped");
         }
-        let readable: Vec<&TopicPartition> = found.keys().filter(|at| !stopped.contains(*at)).collect();
-        let mut reader =
-            Reader::at(readable.iter().map(|at| ((*at).clone(), ledger.past_lost(at, ledger.archived(at)))));
-        let mut read: Offsets = readable.iter().map(|at| ((*at).clone(), ledger.archived(at))).collect();
+        let mut reader = Reader::at(standing.next.iter().map(|(at, next)| (at.clone(), next)));
+        let mut read: Offsets = standing.next.iter().map(|(at, _)| (at.clone(), ledger.archived(at))).collect();
         let mut buffer = Buffer::default();
-        for at in readable {
-            let (start, end) = (ledger.archived(at), ledger.past_lost(at, ledger.archived(at)));
-            if end > start {
-                world.note("collect: what is lost is passed over");
-                buffer.pass(at, start, end);
-                read.advance(at, end);
-            }
+        for (at, next) in standing.next.iter().filter(|(at, next)| *next > ledger.archived(at)) {
+            world.note("collect: what is lost is passed over");
+            buffer.pass(at, ledger.archived(at), next);
+            read.advance(at, next);
         }
         let (mut next_survey, mut last_record, mut next_early) = (now_ms(), now_ms(), now_ms());
         loop {
@@ -136,10 +131,9 @@ impl Collector {
                 next_survey = now_ms() + SURVEY_EVERY_MS;
                 let now = survey(world).await;
                 journal.begin(&topics(), &earliest(&now)).await?;
-                let mended = !stopped.is_empty() && {
+                let mended = !standing.stopped.is_empty() && {
                     let ledger = journal.refresh().await?;
-                    let still = unreadable(&ledger, &now);
-                    stopped.iter().any(|at| !still.contains(at))
+                    standing.is_mended_in(&ledger.standing_to_archive(&has(&now)))
                 };
                 if mended {
                     world.note("collect: a partition that was stopped goes on");
@@ -220,11 +214,4 @@ impl Collector {
         let counts = ArchiveCounts { rows: taken.rows.len() as u64, ..ArchiveCounts::default() };
         Ok(Body::Archived { ranges: taken.ranges.clone(), rows, dead, counts, decoding: self.decoding.into() })
     }
-}
-
-/// Partitions that cannot be read from the archive's end.
-fn unreadable(ledger: &Ledger, found: &BTreeMap<TopicPartition, Bounds>) -> BTreeSet<TopicPartition> {
-    let next = |at: &TopicPartition| ledger.past_lost(at, ledger.archived(at));
-    let wrong = found.iter().filter(|(at, bounds)| !(bounds.earliest..=bounds.end).contains(&next(at)));
-    wrong.map(|(at, _)| at.clone()).collect()
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bifold_ledger::{
     ArchiveCounts, Body, ChangeKind, File, Ledger, Mode, Number, Offsets, PublishedVersion, Ranges, Span, VersionId,
+    holes_of,
 };
 
-use super::part::{holes_of, together};
 use super::speed::declared;
 use super::{refused, topics};
 use crate::clock::sleep_ms;
@@ -225,7 +225,7 @@ fn wrong_change(world: &World, ledger: &Ledger) -> Option<(&'static str, Body)> 
 fn wrong_compaction(world: &World, ledger: &Ledger) -> Option<(&'static str, Body)> {
     let body = |units: &[&bifold_ledger::Unit]| Body::Compacted {
         replaces: units.iter().map(|unit| unit.number).collect(),
-        ranges: together(units.iter().map(|unit| &unit.ranges)),
+        ranges: Ranges::joined(units.iter().map(|unit| &unit.ranges)),
         versions: units.first().map(|unit| unit.versions.clone()).unwrap_or_default(),
         delta: file(),
         holes: holes_of(units.iter().copied()),
@@ -233,7 +233,7 @@ fn wrong_compaction(world: &World, ledger: &Ledger) -> Option<(&'static str, Bod
     let units: Vec<_> = ledger.units.iter().collect();
     let cuts = || ledger.versions.values().filter(|v| v.active).map(|v| v.boundary.as_ref().unwrap_or(&v.declared_at));
     let cut = |pair: &&[&bifold_ledger::Unit]| {
-        let ranges = together(pair.iter().map(|unit| &unit.ranges));
+        let ranges = Ranges::joined(pair.iter().map(|unit| &unit.ranges));
         cuts().chain([&ledger.boundary]).any(|cut| !ranges.below(cut) && !ranges.above(cut))
     };
     if let Some(pair) = units.windows(2).find(cut) {
@@ -284,13 +284,13 @@ fn wrong_archive_compaction(world: &World, ledger: &Ledger) -> Option<(&'static 
     let pair = match units.windows(2).find(other) {
         Some(pair) if world.chance(300) => {
             let replaces = pair.iter().map(|unit| unit.number).collect();
-            let ranges = together(pair.iter().map(|unit| &unit.ranges));
+            let ranges = Ranges::joined(pair.iter().map(|unit| &unit.ranges));
             return Some(("an archive compacted of two decodings", body(replaces, ranges)));
         }
         _ => units.windows(2).find(|pair| !other(pair))?,
     };
     let mut replaces: Vec<Number> = pair.iter().map(|unit| unit.number).collect();
-    let mut ranges = together(pair.iter().map(|unit| &unit.ranges));
+    let mut ranges = Ranges::joined(pair.iter().map(|unit| &unit.ranges));
     let what = match world.below(3) {
         0 => {
             replaces[0] = 1;

@@ -1,12 +1,11 @@
 //! What a speed instance folds and offers to readers: the model of speed/src/epoch.rs and speed/src/live.rs.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
-use bifold_ledger::{Ledger, Number, Offsets, Ranges, Span, TopicPartition, VersionId};
+use bifold_ledger::{Extent, Ledger, Number, Part, VersionId};
 
-use super::part::Part;
 use crate::content::{Counted, count};
-use crate::log::Chunk;
+use crate::log::{Chunk, p};
 
 /// Committed units that are kept for readers whose ledger is older.
 const KEPT_UNITS: usize = 4;
@@ -15,54 +14,44 @@ const KEPT_UNITS: usize = 4;
 #[derive(Clone, Debug)]
 pub(crate) struct Epoch {
     pub(crate) folded_under: Number,
-    pub(crate) start: Offsets,
-    pub(crate) ranges: Ranges,
-    /// The `lost` entries whose positions it passes over.
-    pub(crate) holes: BTreeSet<Number>,
+    pub(crate) extent: Extent,
     pub(crate) states: BTreeMap<VersionId, Counted>,
     pub(crate) events: u64,
     pub(crate) opened_ms: Option<u64>,
 }
 
 impl Epoch {
-    pub(crate) fn new(folded_under: Number, start: Offsets, versions: impl Iterator<Item = VersionId>) -> Self {
+    pub(crate) fn new(folded_under: Number, extent: Extent, versions: impl Iterator<Item = VersionId>) -> Self {
         let states = versions.map(|version| (version, Counted::new())).collect();
-        Self {
-            folded_under,
-            start,
-            ranges: Ranges::default(),
-            holes: BTreeSet::new(),
-            states,
-            events: 0,
-            opened_ms: None,
-        }
+        let mut epoch = Self { folded_under, extent, states, events: 0, opened_ms: None };
+        epoch.note_opened();
+        epoch
     }
 
     /// Folds a chunk without what is `lost`.
     pub(crate) fn fold(&mut self, chunk: &Chunk, lost: &Part) {
-        for event in chunk.events.iter().filter(|event| !lost.leaves_out(**event)) {
+        for event in chunk.events.iter().filter(|event| !lost.leaves_out(&p(event.0), event.1)) {
             for counted in self.states.values_mut() {
                 count(counted, *event);
             }
             self.events += 1;
         }
         for (at, next) in &chunk.positions {
-            self.advance(at, *next);
+            self.extent.advance(at, *next, None);
         }
+        self.note_opened();
     }
 
-    /// Says that `at` has been folded up to `next`.
-    pub(crate) fn advance(&mut self, at: &TopicPartition, next: i64) {
-        let start = self.start.or_zero(at);
-        if next <= self.ranges.get(at).map_or(start, |span| span.end) {
-            return;
-        }
-        self.opened_ms.get_or_insert_with(crate::clock::now_ms);
-        self.ranges.0.entry(at.clone()).or_insert_with(|| Span::new(start, start)).end = next;
+    /// Goes on behind what is lost where it ends.
+    pub(crate) fn pass_lost(&mut self, ledger: &Ledger) {
+        self.extent.pass_lost(ledger);
+        self.note_opened();
     }
 
-    pub(crate) fn end(&self) -> Offsets {
-        self.start.clone().max(&self.ranges.ends())
+    fn note_opened(&mut self) {
+        if !self.extent.ranges.is_empty() {
+            self.opened_ms.get_or_insert_with(crate::clock::now_ms);
+        }
     }
 }
 
@@ -87,7 +76,7 @@ impl Live {
         let committed = self.committed.iter().filter(|(number, _)| *number > after);
         let committed = committed.map(|(_, epoch)| Offered { epoch: epoch.clone(), committed: true });
         let open = self.open.iter().map(|epoch| Offered { epoch: epoch.clone(), committed: false });
-        (self.ledger, committed.chain(open).filter(|unit| !unit.epoch.ranges.is_empty()).collect())
+        (self.ledger, committed.chain(open).filter(|unit| !unit.epoch.extent.ranges.is_empty()).collect())
     }
 
     pub(crate) fn offer(&mut self, epoch: &Epoch) {
@@ -108,7 +97,7 @@ impl Live {
         let covered = |epoch: &Epoch| {
             ledger.versions.values().filter(|version| version.active).all(|version| {
                 let boundary = version.boundary.as_ref();
-                boundary.is_some_and(|boundary| epoch.ranges.below(&ledger.origins.clone().max(boundary)))
+                boundary.is_some_and(|boundary| epoch.extent.ranges.below(&ledger.origins.clone().max(boundary)))
             })
         };
         self.committed.retain(|(_, epoch)| !covered(epoch));

@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bifold_ledger::{ArchiveUnit, Body, File, Ledger, Offsets, Unit};
+use bifold_ledger::{ArchiveSizes, ArchiveUnit, Body, File, Ledger, Offsets, Ranges, Unit, holes_of};
 use object_store::path::Path;
 
-use super::part::{holes_of, together};
 use super::{appended, nonce, refused};
 use crate::clock::{now_ms, sleep_ms};
 use crate::content::{Content, Counted, add};
@@ -18,8 +17,7 @@ use crate::world::{GRACE_MS, World};
 const LOOK_EVERY_MS: u64 = 300;
 /// Bytes that become one file.
 const MOST_BYTES: u64 = 12_000;
-const MOST_ROWS: u64 = 150;
-const SMALL_ROWS: u64 = 60;
+const SIZES: ArchiveSizes = ArchiveSizes { small: 60, rows: 150, bytes: MOST_BYTES };
 /// How long a batch run may take for its plan to be minded.
 const LONGEST_RUN_MS: u64 = 8_000;
 
@@ -84,9 +82,9 @@ impl Maintain {
         // Each by itself: one that cannot succeed must not keep the others from their work.
         let mut failed = Ok(());
         let deltas = world.scenario.compact_deltas;
-        if let Some(free) = ledger.compactable(deltas, usize::MAX, &[]) {
+        if let Some(free) = ledger.compactable(deltas, MOST_BYTES, &[]) {
             let plans = self.plans(journal.files()).await?;
-            let minding = ledger.compactable(deltas, usize::MAX, &plans);
+            let minding = ledger.compactable(deltas, MOST_BYTES, &plans);
             if minding != Some(free) {
                 world.note("maintain: the plan of a batch run is minded");
             }
@@ -95,7 +93,7 @@ impl Maintain {
             }
         }
         let ledger = journal.ledger();
-        if let Some(units) = ledger.compactable_archive(world.scenario.compact_archive, SMALL_ROWS, MOST_ROWS) {
+        if let Some(units) = ledger.compactable_archive(world.scenario.compact_archive, SIZES) {
             failed = self.compact_archive(journal, &ledger, units).await.and(failed);
         }
         if let Some(orphans) = sweep {
@@ -108,29 +106,19 @@ impl Maintain {
     /// Replaces epochs by one.
     async fn compact(&self, journal: &mut Journal, ledger: &Ledger, units: &[Unit]) -> Result<(), Error> {
         let world = &self.world;
-        let units: Vec<&Unit> = units.iter().skip_while(|unit| unit.delta.bytes > MOST_BYTES / 2).collect();
-        let mut bytes = 0;
-        let fits = |unit: &&&Unit| {
-            bytes += unit.delta.bytes;
-            bytes <= MOST_BYTES
-        };
-        let units: Vec<&Unit> = units.iter().take_while(fits).copied().collect();
-        if units.len() < 2 {
-            return Ok(());
-        }
         let started = now_ms();
         let versions: Vec<_> = ledger.active().into_iter().filter(|id| units[0].versions.contains(id)).collect();
         let mut sections: BTreeMap<String, Counted> =
             versions.iter().map(|version| (version.0.clone(), Counted::new())).collect();
         let files = journal.files().clone();
-        for unit in &units {
+        for unit in units {
             let content = Content::read(&files.get(&unit.delta).await?);
             sections.iter_mut().for_each(|(id, counted)| add(counted, &content.section(id)));
         }
-        let ranges = together(units.iter().map(|unit| &unit.ranges));
+        let ranges = Ranges::joined(units.iter().map(|unit| &unit.ranges));
         let path = files.layout.delta(ledger.number + 1, &nonce(world), &ranges);
         let file = files.put(path, Content(sections).write(), 1).await?;
-        let holes = holes_of(units.iter().copied());
+        let holes = holes_of(units);
         if !holes.is_empty() {
             world.note("maintain: epochs that pass over what is lost are compacted");
         }
@@ -145,17 +133,8 @@ impl Maintain {
         ledger: &Ledger,
         units: &[ArchiveUnit],
     ) -> Result<(), Error> {
-        let mut bytes = 0;
-        let fits = |unit: &&ArchiveUnit| {
-            bytes += unit.rows.iter().chain(&unit.dead).map(|file| file.bytes).sum::<u64>();
-            bytes <= MOST_BYTES
-        };
-        let units: Vec<&ArchiveUnit> = units.iter().take_while(fits).collect();
-        if units.len() < 2 {
-            return Ok(());
-        }
         let started = now_ms();
-        let ranges = together(units.iter().map(|unit| &unit.ranges));
+        let ranges = Ranges::joined(units.iter().map(|unit| &unit.ranges));
         let (nonce, number, files) = (nonce(&self.world), ledger.number + 1, journal.files().clone());
         let rows: Vec<&File> = units.iter().flat_map(|unit| &unit.rows).collect();
         let rows = merged(&files, &rows, "rows", files.layout.archive(number, &nonce, &ranges)).await?;

@@ -101,7 +101,7 @@ impl Server {
             // Nor may a unit be used whose holes this ledger does not know.
             for (_, units) in &mut live {
                 let before = units.len();
-                units.retain(|unit| unit.epoch.holes.iter().all(|change| ledger.change_at(*change).is_some()));
+                units.retain(|unit| unit.epoch.extent.holes.iter().all(|change| ledger.change_at(*change).is_some()));
                 if units.len() < before {
                     world.note("live: a unit whose holes the ledger does not know is left out");
                 }
@@ -113,7 +113,10 @@ impl Server {
             let offered: Vec<&Offered> = live.iter().flat_map(|(_, units)| units).filter(whole).collect();
             let units: Vec<_> = offered
                 .iter()
-                .map(|unit| LiveUnit { ranges: unit.epoch.ranges.clone(), folded_under: unit.epoch.folded_under })
+                .map(|unit| LiveUnit {
+                    ranges: unit.epoch.extent.ranges.clone(),
+                    folded_under: unit.epoch.folded_under,
+                })
                 .collect();
             let joined = chain(durable, &units);
             self.note_units(&offered, &joined.used);
@@ -141,8 +144,8 @@ impl Server {
                 }
                 let coverage = coverage(cover, &ledger, &frontier);
                 let used: Vec<Vec<Number>> =
-                    joined.used.iter().map(|i| offered[*i].epoch.holes.iter().copied().collect()).collect();
-                let ranges = joined.used.iter().map(|i| &offered[*i].epoch.ranges);
+                    joined.used.iter().map(|i| offered[*i].epoch.extent.holes.iter().copied().collect()).collect();
+                let ranges = joined.used.iter().map(|i| &offered[*i].epoch.extent.ranges);
                 let with_holes: Vec<_> = ranges.zip(used.iter().map(Vec::as_slice)).collect();
                 let holes = ledger.holes(cover, &with_holes);
                 for (what, some) in
@@ -210,7 +213,7 @@ impl Server {
                 (false, _) => "live: a unit that does not join is left out",
             });
         }
-        let starts = |unit: &Offered| unit.epoch.ranges.starts();
+        let starts = |unit: &Offered| unit.epoch.extent.ranges.starts();
         let rivals =
             |i: usize| offered.iter().enumerate().any(|(j, other)| j < i && starts(other) == starts(offered[i]));
         if (0..offered.len()).any(rivals) {

@@ -1,19 +1,18 @@
 //! Folding: the model of speed/src/folder.rs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bifold_ledger::{ArchiveUnit, Body, Ledger, Number, Offsets, TopicPartition, Toward, VersionId};
+use bifold_ledger::{ArchiveUnit, Body, Extent, Ledger, Number, Part, Ranges, Span, TopicPartition, Toward, VersionId};
 
 use super::live::Epoch;
-use super::part::{Part, lost};
 use super::{Backoff, Reader, Round, appended, earliest, nonce, refused, survey, topics};
 use crate::clock::{now_ms, sleep_ms};
 use crate::content::Content;
 use crate::error::{Error, Kind};
 use crate::files::SourceFiles;
 use crate::journal::{Appended, Journal};
-use crate::log::{Bounds, Chunk};
+use crate::log::{Bounds, Chunk, p};
 use crate::world::{PIPELINES, VIEWS, World};
 
 const PAUSE_MS: u64 = 150;
@@ -62,16 +61,16 @@ impl Folder {
         let partitions = found.len();
         found.retain(|at, _| owned.contains(&at.partition));
         let versions = ledger.active();
-        let mut left_out = lost(&ledger);
-        let Standing { stopped, bridge } = standing(&ledger, &found);
-        if !stopped.is_empty() {
+        let mut left_out = Part::without_lost(&ledger);
+        let standing = ledger.standing_to_fold(&has(&found), 0);
+        if !standing.stopped.is_empty() {
             world.note("speed: a partition is stopped");
         }
-        let readable = found.keys().filter(|at| !stopped.contains(*at));
-        let next = |at: &TopicPartition| ledger.past_lost(at, bridge.to.get(at).unwrap_or_else(|| ledger.frontier(at)));
-        let mut reader = Reader::at(readable.map(|at| (at.clone(), next(at))));
-        let mut bridge = (!bridge.to.is_empty()).then(|| Records::new(journal.files(), &ledger, bridge));
-        let mut epoch = open(&ledger, found.keys(), &versions);
+        let mut reader = Reader::at(standing.next.iter().map(|(at, next)| (at.clone(), next)));
+        let bridge = &standing.bridge;
+        let mut bridge = (!bridge.to.is_empty()).then(|| Records::new(journal.files(), &ledger, bridge.clone()));
+        let extent = Extent::open(&ledger, found.keys());
+        let mut epoch = Epoch::new(ledger.number, extent, versions.iter().cloned());
         let (mut next_survey, mut next_look) = (now_ms(), now_ms() + LOOK_EVERY_MS);
         let (mut last_record, mut next_early) = (now_ms(), now_ms());
         self.live().note_ledger(&ledger);
@@ -85,15 +84,10 @@ impl Folder {
                     }
                     None => {
                         // Else it is passed over with the next record, which may never come.
-                        let counted = epoch.end().iter().any(|(at, end)| {
-                            ledger
-                                .lost_between(at, epoch.start.or_zero(at), end)
-                                .any(|change| !epoch.holes.contains(&change))
-                        });
-                        if counted {
+                        if epoch.extent.counts_lost(&ledger) {
                             return Ok(Round::Anew);
                         }
-                        pass_lost(&ledger, &mut epoch);
+                        epoch.pass_lost(&ledger);
                         bridge = None;
                         continue;
                     }
@@ -104,13 +98,13 @@ impl Folder {
                 Ok(chunk) if chunk.positions.is_empty() => {}
                 Ok(chunk) => {
                     last_record = now_ms();
-                    let before = epoch.end();
+                    let before = epoch.extent.end();
                     epoch.fold(&chunk, &left_out);
-                    if counts_what_is_lost(&ledger, &before, &mut epoch) {
+                    if epoch.extent.names_what_it_counts(&ledger, &before) {
                         world.note("trace: an epoch is folded again, for it holds some of what was lost since");
                         return Ok(Round::Anew);
                     }
-                    if !epoch.ranges.is_empty() {
+                    if !epoch.extent.ranges.is_empty() {
                         self.live().offer(&epoch);
                     }
                 }
@@ -124,18 +118,18 @@ impl Folder {
             let due = epoch.opened_ms.is_some_and(|opened| now_ms() - opened >= world.scenario.interval_ms)
                 || (now_ms() - last_record >= PAUSE_MS && now_ms() >= next_early)
                 || epoch.events >= EPOCH_EVENTS;
-            if (due || stopping) && !epoch.ranges.is_empty() {
+            if (due || stopping) && !epoch.extent.ranges.is_empty() {
                 let Some(number) = self.commit(&mut journal, &versions, &epoch).await? else {
                     return Ok(if stopping { Round::Stopped } else { Round::Anew });
                 };
-                world.note(match epoch.holes.is_empty() {
+                world.note(match epoch.extent.holes.is_empty() {
                     true => "speed: an epoch is committed",
                     false => "speed: an epoch that passes over what is lost is committed",
                 });
                 ledger = journal.ledger();
-                left_out = lost(&ledger);
+                left_out = Part::without_lost(&ledger);
                 next_early = now_ms() + world.scenario.interval_ms;
-                let next = Epoch::new(ledger.number, epoch.end(), versions.iter().cloned());
+                let next = Epoch::new(ledger.number, Extent::new(epoch.extent.end()), versions.iter().cloned());
                 let done = std::mem::replace(&mut epoch, next);
                 self.live().committed(number, done, &epoch);
                 self.live().note_ledger(&ledger);
@@ -152,10 +146,10 @@ impl Folder {
                 }
                 world.audit().same(&self.who, &ledger);
                 self.live().note_ledger(&ledger);
-                let started = epoch.start.iter().all(|(at, next)| next == ledger.frontier(at));
-                left_out = lost(&ledger);
+                let started = epoch.extent.is_at_frontier(&ledger);
+                left_out = Part::without_lost(&ledger);
                 if !started || ledger.active() != versions {
-                    if !epoch.ranges.is_empty() {
+                    if !epoch.extent.ranges.is_empty() {
                         world.note(match started {
                             true => "trace: a version was declared or retired in mid-epoch",
                             false => "trace: an open epoch was overtaken",
@@ -163,7 +157,7 @@ impl Folder {
                     }
                     return Ok(Round::Anew);
                 }
-                if !stopped.is_empty() && standing(&ledger, &found).stopped.len() < stopped.len() {
+                if standing.is_mended_in(&ledger.standing_to_fold(&has(&found), 0)) {
                     world.note("speed: a partition that was stopped goes on");
                     return Ok(Round::Anew);
                 }
@@ -178,8 +172,7 @@ impl Folder {
                 journal.begin(&topics(), &earliest(&now)).await?;
                 let mine = now.iter().filter(|(at, _)| owned.contains(&at.partition));
                 let mine = mine.map(|(at, bounds)| (at.clone(), *bounds)).collect();
-                let still = standing(&ledger, &mine).stopped;
-                if now.len() != partitions || stopped.iter().any(|at| !still.contains(at)) {
+                if now.len() != partitions || standing.is_mended_in(&ledger.standing_to_fold(&has(&mine), 0)) {
                     return Ok(Round::Anew);
                 }
             }
@@ -231,7 +224,7 @@ impl Folder {
         let states = epoch.states.iter().map(|(version, counted)| (version.0.clone(), counted.clone()));
         let bytes = Content(states.collect()).write();
         let files = journal.files().clone();
-        let path = files.layout.delta(journal.ledger().number + 1, &nonce(world), &epoch.ranges);
+        let path = files.layout.delta(journal.ledger().number + 1, &nonce(world), &epoch.extent.ranges);
         let mut backoff = Backoff::default();
         let file = loop {
             match files.put(path.clone(), bytes.clone(), epoch.events).await {
@@ -242,8 +235,8 @@ impl Folder {
                 }
             }
         };
-        let (ranges, versions, events) = (epoch.ranges.clone(), versions.to_vec(), epoch.events);
-        let holes = epoch.holes.iter().copied().collect();
+        let (ranges, versions, events) = (epoch.extent.ranges.clone(), versions.to_vec(), epoch.events);
+        let holes = epoch.extent.holes.iter().copied().collect();
         let body = Body::Folded { ranges, versions, delta: file, events, newest_event_us: None, holes, duplicates: 0 };
         loop {
             match journal.append(body.clone()).await {
@@ -279,67 +272,9 @@ pub(crate) fn declared(view: &str, version: &VersionId) -> Body {
     Body::Declared { view, version, sql, source: serde_json::Value::Null }
 }
 
-/// An epoch that starts at the effective frontier, behind what is lost there.
-fn open<'a>(ledger: &Ledger, mine: impl Iterator<Item = &'a TopicPartition>, versions: &[VersionId]) -> Epoch {
-    let start: Offsets = mine.map(|at| (at.clone(), ledger.frontier(at))).collect();
-    let mut epoch = Epoch::new(ledger.number, start, versions.iter().cloned());
-    pass_lost(ledger, &mut epoch);
-    epoch
-}
-
-/// Passes over what is lost where an epoch ends.
-fn pass_lost(ledger: &Ledger, epoch: &mut Epoch) {
-    for (at, end) in epoch.end().iter() {
-        let next = ledger.past_lost(at, end);
-        if next > end {
-            epoch.advance(at, next);
-            epoch.holes.extend(ledger.lost_between(at, end, next));
-        }
-    }
-}
-
-/// Notes what was lost and is passed over behind `before`. True if some of it was folded into the epoch before it was lost.
-fn counts_what_is_lost(ledger: &Ledger, before: &Offsets, epoch: &mut Epoch) -> bool {
-    for (at, next) in epoch.end().iter() {
-        let from = before.or_zero(at);
-        for change in ledger.lost_between(at, from, next) {
-            let counted = ledger.change_at(change).is_some_and(|change| {
-                before.iter().any(|(at, end)| {
-                    let folded = bifold_ledger::Span::new(epoch.start.or_zero(at), end);
-                    !folded.is_empty() && change.overlaps(at, &folded)
-                })
-            });
-            if epoch.holes.insert(change) && counted {
-                return true;
-            }
-        }
-    }
-    false
-}
-
-/// How the partitions stand to the log.
-struct Standing {
-    /// Those that cannot be read from the log.
-    stopped: BTreeSet<TopicPartition>,
-    /// What the log no longer has, but the archive: it is folded from there first.
-    bridge: Part,
-}
-
-fn standing(ledger: &Ledger, mine: &BTreeMap<TopicPartition, Bounds>) -> Standing {
-    let (mut stopped, mut bridge) = (BTreeSet::new(), Part::default());
-    for (at, bounds) in mine {
-        let mut next = ledger.past_lost(at, ledger.frontier(at));
-        if next < bounds.earliest && next < ledger.archived(at) {
-            bridge.from.advance(at, next);
-            next = ledger.archived(at);
-            bridge.to.advance(at, next);
-            next = ledger.past_lost(at, next);
-        }
-        if next < bounds.earliest || next.max(ledger.frontier(at)) > bounds.end {
-            stopped.insert(at.clone());
-        }
-    }
-    Standing { stopped, bridge }
+/// What the log has of these partitions.
+pub(crate) fn has(bounds: &BTreeMap<TopicPartition, Bounds>) -> Ranges {
+    bounds.iter().map(|(at, bounds)| (at.clone(), Span::new(bounds.earliest, bounds.end))).collect()
 }
 
 /// Archived records in the log's order: the model of shared/archive/src/records.rs.
@@ -362,7 +297,7 @@ impl Records {
         let mut chunk = Chunk::default();
         for file in &unit.rows {
             let rows = Content::read(&self.files.get(file).await?).section("rows");
-            for (record, times) in rows.into_iter().filter(|(record, _)| self.part.holds(*record)) {
+            for (record, times) in rows.into_iter().filter(|(record, _)| self.part.holds(&p(record.0), record.1)) {
                 chunk.events.extend(std::iter::repeat_n(record, times as usize));
             }
         }
