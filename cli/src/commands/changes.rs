@@ -57,15 +57,9 @@ pub(crate) async fn accept_loss(common: &Common, command: AcceptLoss) -> Result<
         return Err(Exit::Usage(format!("the log has no partition {unknown}; it has {}", names.join(", "))));
     }
     journal.same_topics(&found.ids)?;
-    let mut ranges = Ranges::default();
-    let ledger = journal.ledger();
-    for (at, bounds) in &found.bounds {
-        let next = ledger.past_lost(at, ledger.archived(at));
-        let named = command.partitions.is_empty() || command.partitions.contains(at);
-        if named && next < bounds.earliest {
-            ranges.0.insert(at.clone(), Span::new(next, bounds.earliest));
-        }
-    }
+    let named = |at: &&TopicPartition| command.partitions.is_empty() || command.partitions.contains(*at);
+    let named = found.bounds.keys().filter(named).cloned().collect();
+    let ranges = journal.ledger().standing_to_archive(&found.ranges(&named)).gone();
     if ranges.is_empty() {
         eprintln!("nothing is lost: the archive and the log join in every partition asked for");
         return output::objects(command.shot.output(), &COLUMNS, &[]);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::ledger::Ledger;
-use crate::offsets::{Offsets, Ranges, TopicPartition};
+use crate::offsets::{Offsets, Ranges, Span, TopicPartition};
 use crate::part::Part;
 
 /// How partitions stand to the log.
@@ -41,6 +41,15 @@ impl Standing {
     /// What is stopped, and why.
     pub fn why(&self) -> String {
         self.stopped.iter().map(|(at, why)| format!("{at} {why}")).collect::<Vec<_>>().join("; ")
+    }
+
+    /// What is neither in the log nor in the archive.
+    pub fn gone(&self) -> Ranges {
+        let gone = |(at, why): (&TopicPartition, &Stopped)| match why {
+            Stopped::Gone { next, earliest } => Some((at.clone(), Span::new(*next, *earliest))),
+            Stopped::Short { .. } => None,
+        };
+        self.stopped.iter().filter_map(gone).collect()
     }
 
     /// Whether a partition that is stopped here is not in `now`.

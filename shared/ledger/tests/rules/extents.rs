@@ -109,4 +109,6 @@ fn rule_22_a_log_that_ends_before_what_was_made_of_it_stops_its_partition() {
     assert_eq!(at(&ledger.standing_to_archive(&log((6, 9), (0, 0))).next, 0), Some(6));
     let gone = ledger.standing_to_archive(&log((7, 9), (0, 0)));
     assert_eq!(gone.stopped.get(&p(0)), Some(&Stopped::Gone { next: 6, earliest: 7 }));
+    assert_eq!(gone.gone(), [(p(0), Span::new(6, 7))].into_iter().collect(), "what can be accepted as lost");
+    assert!(ledger.standing_to_archive(&log((0, 3), (0, 0))).gone().is_empty());
 }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use bifold_ledger::{Body, Ledger, Nonce, Ranges, Span, VersionId};
+use bifold_ledger::{Body, Ledger, Nonce, Span, VersionId};
 
+use super::speed::has;
 use super::{Backoff, appended, nonce, refused, survey};
 use crate::clock::sleep_ms;
 use crate::error::{Error, Kind};
@@ -76,12 +77,7 @@ async fn say(journal: &mut Journal, world: &World, process: usize, body: &Body, 
 
 /// What neither the log nor the archive has: `accept-loss` of cli/src/commands/changes.rs.
 async fn accept_loss(world: &World, ledger: &Ledger) -> Option<Body> {
-    let found = survey(world).await;
-    let lost = found.into_iter().filter_map(|(at, bounds)| {
-        let next = ledger.past_lost(&at, ledger.archived(&at));
-        (next < bounds.earliest).then(|| (at, Span::new(next, bounds.earliest)))
-    });
-    let ranges: Ranges = lost.collect();
+    let ranges = ledger.standing_to_archive(&has(&survey(world).await)).gone();
     (ledger.exists() && !ranges.is_empty()).then(|| Body::Lost { ranges, reason: "gone".into() })
 }
 
