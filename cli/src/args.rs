@@ -306,7 +306,7 @@ pub(crate) struct Produce {
     /// Records a second [default: as fast as they go]
     #[arg(long, value_name = "RECORDS", value_parser = rate)]
     pub(crate) rate: Option<f64>,
-    /// Read the files again and again, until Ctrl-C
+    /// Read the files again and again, until Ctrl-C or SIGTERM
     #[arg(long)]
     pub(crate) r#loop: bool,
     /// Move event times so that the newest event so far is now, and the others as late behind it as they were

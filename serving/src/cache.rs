@@ -2,7 +2,7 @@
 //! is given up first, and read again by the query that needs it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use arrow::array::RecordBatch;
 use bifold_fold::live::SliceId;
@@ -36,8 +36,8 @@ impl Durable {
 /// Rows that were finished from exactly these states.
 #[derive(Debug, Clone)]
 pub struct Finished {
-    /// The durable states.
-    pub durable: Arc<Durable>,
+    /// The durable states; they are kept elsewhere, or not at all.
+    pub durable: Weak<Durable>,
     /// The slices.
     pub slices: BTreeSet<SliceId>,
     /// The rows.
@@ -61,6 +61,24 @@ impl Kept {
         let batches = batches.chain(self.slices.values().flat_map(|slice| slice.iter()));
         let batches = batches.chain(self.finished.iter().flat_map(|finished| finished.rows.iter()));
         self.bytes = batches.map(RecordBatch::get_array_memory_size).sum();
+    }
+
+    /// Gives up what does not fit: what rests on the other parts first. Whether the durable states stay.
+    fn shrink(&mut self, budget: usize) -> bool {
+        let parts: [fn(&mut Self); 3] =
+            [|kept| kept.finished = None, |kept| kept.slices.clear(), |kept| kept.durable = None];
+        for give_up in parts {
+            self.measure();
+            if self.bytes > budget {
+                give_up(self);
+            }
+        }
+        // By themselves they save nothing.
+        if self.durable.is_none() {
+            (self.finished, self.slices) = (None, SliceStates::new());
+        }
+        self.measure();
+        self.durable.is_some()
     }
 }
 
@@ -103,9 +121,9 @@ impl Cache {
         self.all().of(version).durable.clone()
     }
 
-    /// Keeps durable states.
+    /// Keeps durable states. Rows that were finished from others are of no use any more.
     pub fn keep_durable(&self, version: &VersionId, durable: &Arc<Durable>) {
-        self.keep(version, |kept| kept.durable = Some(Arc::clone(durable)));
+        self.keep(version, |kept| (kept.durable, kept.finished) = (Some(Arc::clone(durable)), None));
     }
 
     /// The slices of a version.
@@ -132,15 +150,13 @@ impl Cache {
         let mut all = self.all();
         let kept = all.of(version);
         change(kept);
-        kept.measure();
-        let bytes = kept.bytes;
-        if bytes > self.budget {
-            // The others stay: it would be gone by the next query all the same.
-            all.versions.remove(version);
+        // The other views stay: a view that is larger than all of the budget would be gone by its next query all the same.
+        let had = kept.durable.is_some();
+        if !kept.shrink(self.budget) && had {
             metrics::counter!("bifold_cache_evictions_total").increment(1);
             if all.too_large.insert(version.clone()) {
                 let budget = self.budget;
-                tracing::warn!(%version, bytes, budget, "a view is larger than serve.memory: every query reads it again");
+                tracing::warn!(%version, budget, "a view is larger than serve.memory: every query reads it again");
             }
         }
         let mut total: usize = all.versions.values().map(|kept| kept.bytes).sum();
@@ -167,6 +183,14 @@ mod tests {
         Arc::new(Durable { runs: vec![], units: vec![], states, kept_from_us: None })
     }
 
+    fn rows(rows: usize) -> Arc<Vec<RecordBatch>> {
+        Arc::new(durable(rows).states.clone())
+    }
+
+    fn finished(durable: &Arc<Durable>, of: usize) -> Finished {
+        Finished { durable: Arc::downgrade(durable), slices: BTreeSet::new(), rows: rows(of) }
+    }
+
     #[test]
     fn what_was_used_longest_ago_is_given_up_first() {
         let cache = Cache::new(30_000);
@@ -178,8 +202,31 @@ mod tests {
         // b is now the oldest.
         cache.keep_durable(&c, &durable(2000));
         assert_eq!([&a, &b, &c].map(|version| cache.durable(version).is_some()), [true, false, true]);
-        // What is larger than all of it is not kept, and takes nothing from the others.
+    }
+
+    #[test]
+    fn a_view_that_does_not_fit_takes_nothing_from_the_others() {
+        let cache = Cache::new(30_000);
+        let [a, b] = ["a", "b"].map(VersionId::from);
+        cache.keep_durable(&a, &durable(1000));
+        let slice = || SliceStates::from([(SliceId("s".into(), 1, 1), rows(2500))]);
         cache.keep_durable(&b, &durable(10_000));
-        assert_eq!([&a, &b, &c].map(|version| cache.durable(version).is_some()), [true, false, true]);
+        cache.keep_slices(&b, slice());
+        cache.keep_finished(&b, finished(&durable(10), 2500));
+        assert!(cache.durable(&a).is_some());
+        assert!(cache.durable(&b).is_none() && cache.slices(&b).is_empty() && cache.finished(&b).is_none());
+        // What rests on the durable states goes before them.
+        let states = durable(2000);
+        cache.keep_durable(&b, &states);
+        cache.keep_slices(&b, SliceStates::from([(SliceId("s".into(), 1, 1), rows(10))]));
+        cache.keep_finished(&b, finished(&states, 3500));
+        assert!(cache.durable(&b).is_some() && !cache.slices(&b).is_empty() && cache.finished(&b).is_none());
+        assert!(cache.durable(&a).is_some());
+        cache.keep_slices(&b, slice());
+        assert!(cache.durable(&b).is_some() && cache.slices(&b).is_empty());
+        assert!(cache.durable(&a).is_some());
+        drop(states);
+        cache.keep_finished(&b, finished(&durable(10), 10));
+        assert_eq!(cache.finished(&b).expect("it fits").durable.strong_count(), 0, "it keeps no states alive");
     }
 }

@@ -262,7 +262,7 @@ impl ServedSource {
     ) -> Result<Arc<Vec<RecordBatch>>, Problem> {
         let ids: BTreeSet<SliceId> = slices.keys().cloned().collect();
         if let Some(known) = self.cache.finished(&view.version)
-            && Arc::ptr_eq(&known.durable, durable)
+            && known.durable.ptr_eq(&Arc::downgrade(durable))
             && known.slices == ids
         {
             return Ok(known.rows);
@@ -274,7 +274,7 @@ impl ServedSource {
         let (engine, finishing) = (engine.clone(), Arc::clone(view));
         let finishing = while_awaited(async move { finishing.finish(&engine, states).await });
         let rows = Arc::new(finishing.await.map_err(|e| Problem::internal(format!("finishing broke off: {e}")))??);
-        let finished = Finished { durable: Arc::clone(durable), slices: ids, rows: Arc::clone(&rows) };
+        let finished = Finished { durable: Arc::downgrade(durable), slices: ids, rows: Arc::clone(&rows) };
         self.cache.keep_finished(&view.version, finished);
         Ok(rows)
     }

@@ -340,18 +340,24 @@ fn produce_loops_until_it_is_stopped() {
     let case = one_partition(COUNTS);
     let up = up(&case);
     write(&case, "a.ndjson", LINES.join("\n"));
-    let mut command = case.command(&["produce", "e", "a.ndjson", "--loop", "--rate", "300", "--url", &up.url]);
-    let looping =
-        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().expect("it starts");
-    up.wait("a second round", |up| {
-        up.sql("SELECT sum(c) AS n FROM v", Some("latest")).json()["rows"][0]["n"].as_i64().unwrap_or(0) > 6
-    });
-    let interrupted = std::process::Command::new("kill").args(["-INT", &looping.id().to_string()]).status();
-    assert!(interrupted.expect("kill runs").success());
-    let output = looping.wait_with_output().expect("it ends");
-    assert_eq!(output.status.code(), Some(0));
-    let last: Value = serde_json::from_slice(&output.stdout).expect("its report");
-    assert!(last["records"].as_i64().is_some_and(|records| records > 6 && records % 3 == 0), "{last}");
+    for signal in ["-INT", "-TERM"] {
+        let count = |up: &crate::harness::Service| {
+            up.sql("SELECT sum(c) AS n FROM v", Some("latest")).json()["rows"][0]["n"].as_i64()
+        };
+        let before = count(&up).unwrap_or(0);
+        let mut command = case.command(&["produce", "e", "a.ndjson", "--loop", "--rate", "300", "--url", &up.url]);
+        let (stdout, stderr) = (std::process::Stdio::piped(), std::process::Stdio::null());
+        let looping = command.stdout(stdout).stderr(stderr).spawn().expect("it starts");
+        up.wait("a second round", |up| count(up).unwrap_or(0) > before + 6);
+        let stopped = std::process::Command::new("kill").args([signal, &looping.id().to_string()]).status();
+        assert!(stopped.expect("kill runs").success());
+        let output = looping.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(0), "{signal}");
+        let last: Value = serde_json::from_slice(&output.stdout).expect("its report");
+        assert!(last["records"].as_i64().is_some_and(|records| records > 6 && records % 3 == 0), "{last}");
+    }
+    write(&case, "empty.ndjson", "\n");
+    case.run_with(&["produce", "e", "empty.ndjson", "--loop", "--url", &up.url], &[], b"").fails(2, &["no record"]);
     case.run_with(&["produce", "e", "--loop", "--url", &up.url], &[], b"").fails(2, &["--loop"]);
 }
 

@@ -6,9 +6,11 @@ mod shift;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bifold_ledger::Offsets;
 use bifold_log::{LocalLog, Log, NewRecord};
+use bifold_service::Shutdown;
 use serde_json::{Value, json};
 
 use crate::args::{Common, OneShot, Produce, ShiftTime};
@@ -24,6 +26,8 @@ use shift::Shift;
 
 /// Records sent at once.
 const BATCH: usize = 20_000;
+/// How long records that are under way are waited for when `--loop` is stopped.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Where records go.
 enum Target {
@@ -68,16 +72,13 @@ pub(crate) async fn run(common: &Common, produce: Produce) -> Result<(), Exit> {
     }
     let (mut records, mut ends) = (0, Offsets::default());
     let mut pace = Pace::new(produce.rate);
-    // Without --loop Ctrl-C ends the process at once, as it does elsewhere. Signals are waited for before anything is sent.
-    let mut signals = if produce.r#loop { Some(Signals::new()?) } else { None };
-    let interrupted = async move {
-        match &mut signals {
-            Some(signals) => signals.next().await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::pin!(interrupted);
+    // Without --loop a signal ends the process at once, as it does elsewhere.
+    let stop = Shutdown::new();
+    if produce.r#loop {
+        tokio::spawn(stop_at_a_signal(Signals::new()?, stop.clone()));
+    }
     'reading: loop {
+        let before = records;
         for file in &files {
             let mut input = Input::open(file, produce.format, &source)?;
             loop {
@@ -101,17 +102,32 @@ pub(crate) async fn run(common: &Common, produce: Produce) -> Result<(), Exit> {
                 let part = input.bytes.map(|bytes| (input.read(), bytes));
                 tokio::select! {
                     () = pace.sent(count, part.filter(|_| files.len() == 1 && !produce.r#loop)) => {}
-                    () = &mut interrupted => break 'reading,
+                    () = stop.cancelled() => break 'reading,
                 }
             }
         }
         if !produce.r#loop {
             break;
         }
+        if records == before {
+            return Err(Exit::Usage("--loop: there is no record in these files".to_string()));
+        }
     }
     pace.end();
     let last = json!({ "source": produce.source, "records": records, "offsets": ends.to_string() });
     output::objects(produce.shot.output(), &["source", "records", "offsets"], &[last])
+}
+
+/// The first signal lets the records come in that are under way. A second one ends the process, and so it ends where they take too long.
+async fn stop_at_a_signal(mut signals: Signals, stop: Shutdown) {
+    signals.next().await;
+    stop.cancel();
+    tokio::select! {
+        () = signals.next() => {}
+        () = tokio::time::sleep(STOP_WITHIN) => {}
+    }
+    eprintln!("error: stopped while records were under way: of the last ones it is not known whether they are in");
+    std::process::exit(1);
 }
 
 /// A failure in the middle: what is in for certain, and what may be.

@@ -21,7 +21,7 @@ pub struct ArchiveSizes {
 
 impl Ledger {
     /// The units that become one where at least `least` could: no boundary lies inside, and every active version has states in all or
-    /// none of them (rule 26). Their deltas have at most `most` bytes together; one of more than half of that is left as it is.
+    /// none of them (rule 26). Their deltas have at most `most` bytes together; one of more than half of that is joined only where no others can be.
     ///
     /// Nor do the `plans` of batch runs under way lie inside: a run would find its boundary torn when it has done its work.
     pub fn compactable(&self, least: usize, most: u64, plans: &[Offsets]) -> Option<&[Unit]> {
@@ -38,18 +38,13 @@ impl Ledger {
             let left_out = lost.map(|change| unit.touches(change).then(|| unit.holes.contains(&change.number)));
             (above, active.iter().map(of).collect::<Vec<_>>(), left_out.collect::<Vec<_>>())
         };
-        let runs = self.units.chunk_by(|a, b| place(a) == place(b));
-        let longest = runs.max_by_key(|run| run.len()).filter(|run| run.len() >= least.max(2))?;
-        let mut small = longest.split(|unit| unit.delta.bytes > most / 2);
-        small.find_map(|units| {
-            let mut bytes = 0;
-            let fits = |unit: &&Unit| {
-                bytes += unit.delta.bytes;
-                bytes <= most
-            };
-            let count = units.iter().take_while(fits).count();
-            (count >= 2).then(|| &units[..count])
-        })
+        let mut runs: Vec<_> = self.units.chunk_by(|a, b| place(a) == place(b)).collect();
+        runs.retain(|run| run.len() >= least.max(2));
+        runs.sort_by_key(|run| std::cmp::Reverse(run.len()));
+        // What is large already is written again only where nothing else can be joined.
+        let mut small = runs.iter().flat_map(|run| run.split(|unit| unit.delta.bytes > most / 2));
+        let mut any = runs.iter().flat_map(|run| (0..run.len()).map(|start| &run[start..]));
+        small.find_map(|units| first_of(units, most)).or_else(|| any.find_map(|units| first_of(units, most)))
     }
 
     /// At least `least` archive units that may become one, or fewer if they are as large as one may become.
@@ -77,6 +72,17 @@ impl Ledger {
         }
         None
     }
+}
+
+/// The first of these units that have at most `most` bytes together. None if those are not two.
+fn first_of(units: &[Unit], most: u64) -> Option<&[Unit]> {
+    let mut bytes = 0;
+    let fits = |unit: &&Unit| {
+        bytes += unit.delta.bytes;
+        bytes <= most
+    };
+    let count = units.iter().take_while(fits).count();
+    (count >= 2).then(|| &units[..count])
 }
 
 impl Ranges {

@@ -86,7 +86,9 @@ impl Ledger {
             if next < has.start {
                 standing.stopped.insert(at.clone(), Stopped::Gone { next, earliest: has.start });
             } else if next.max(self.frontier(at)) > has.end {
-                standing.stopped.insert(at.clone(), Stopped::Short { end: has.end, known: self.frontier(at) });
+                standing
+                    .stopped
+                    .insert(at.clone(), Stopped::Short { end: has.end, known: next.max(self.frontier(at)) });
             } else {
                 standing.next.advance(at, next);
             }

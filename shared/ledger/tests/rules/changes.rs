@@ -172,8 +172,7 @@ fn rule_26_plans_of_batch_runs_under_way_are_not_compacted_over() {
 }
 
 #[test]
-fn rule_26_epochs_that_are_large_already_stay_as_they_are() {
-    // Every delta of a trace has 100 bytes.
+fn rule_26_epochs_that_are_large_already_are_joined_only_where_no_others_can_be() {
     let count = |ledger: &bifold_ledger::Ledger, most| ledger.compactable(2, most, &[]).map(<[_]>::len);
     let mut ledger = run("D v1; F p0→1; F p0→2; F p0→3; F p0→4; F p0→5");
     let bytes = ledger.units[0].delta.bytes;
@@ -182,6 +181,14 @@ fn rule_26_epochs_that_are_large_already_stay_as_they_are() {
     ledger.units[1].delta.bytes = 2 * bytes;
     let units = ledger.compactable(2, 3 * bytes, &[]).expect("those after it");
     assert_eq!(units.iter().map(|unit| unit.number).collect::<Vec<_>>(), [5, 6, 7]);
+    // Every other one: else they would never become fewer.
+    ledger.units[3].delta.bytes = 2 * bytes;
+    assert_eq!(count(&ledger, 3 * bytes), Some(2));
+    // The longest run cannot be joined, another one can.
+    let mut ledger = run("D v1; F p0→1; F p0→2; F p0→3; D v2; F p0→4; F p0→5");
+    ledger.units[..3].iter_mut().for_each(|unit| unit.delta.bytes = 3 * bytes);
+    let units = ledger.compactable(2, 3 * bytes, &[]).expect("the shorter run");
+    assert_eq!(units.iter().map(|unit| unit.number).collect::<Vec<_>>(), [7, 8]);
 }
 
 #[test]
@@ -207,6 +214,17 @@ fn rule_26_archive_files_are_replaced_by_files_of_the_same_rows() {
     let sizes = |small| bifold_ledger::ArchiveSizes { small, rows: 25, bytes: u64::MAX };
     assert_eq!(small.compactable_archive(2, sizes(10)).map(<[_]>::len), Some(2), "of 10 rows each, 25 at most");
     assert_eq!(small.compactable_archive(2, sizes(9)), None);
+    let mut small = run("D v1; A p0→1; A p0→2; A p0→3; A p0→4; A p0→5; A p0→6");
+    small.archive.iter_mut().for_each(|unit| unit.rows = vec![crate::dsl::file("rows")]);
+    let bytes = |bytes| bifold_ledger::ArchiveSizes { small: 10, rows: 1000, bytes };
+    let numbers = |ledger: &bifold_ledger::Ledger, least, most| {
+        let units = ledger.compactable_archive(least, bytes(most));
+        units.map(|units| units.iter().map(|unit| unit.number).collect::<Vec<_>>())
+    };
+    assert_eq!(numbers(&small, 2, 250), Some(vec![3, 4]), "of 100 bytes each, 250 at most");
+    assert_eq!(numbers(&small, 4, 250), Some(vec![3, 4]), "fewer than least, but as large as one file is to be");
+    small.archive[0].rows[0].bytes = 300;
+    assert_eq!(numbers(&small, 2, 250), Some(vec![4, 5]), "what is larger keeps none of the others from it");
 }
 
 #[test]

@@ -30,7 +30,14 @@ fn rule_08_what_is_only_looked_back_at_takes_nothing_away() {
     assert_eq!(extent.ranges.get(&p(0)), Some(&Span::new(20, 35)));
     extent.advance(&p(0), 36, Some(2));
     assert_eq!(extent.ranges.get(&p(0)), Some(&Span { start: 20, end: 36, leader_epoch: Some(2) }));
-    assert!(extent.is_at_frontier(&ledger) && !extent.is_at_frontier(&run("D v1; F p0→21")));
+}
+
+#[test]
+fn rule_10_an_epoch_whose_start_another_has_passed_is_discarded() {
+    let extent = extent(&run("D v1; F p0→20"));
+    assert!(extent.is_at_frontier(&run("D v1; F p0→20")));
+    assert!(!extent.is_at_frontier(&run("D v1; F p0→20; F p1→1")));
+    assert!(!extent.is_at_frontier(&run("D v1; F p0→20; A p0→21; P(21,0)")));
 }
 
 #[test]
@@ -94,7 +101,7 @@ fn rule_22_what_the_log_dropped_is_folded_from_the_archive_or_stops_its_partitio
 }
 
 #[test]
-fn rule_22_a_log_that_ends_before_what_was_made_of_it_stops_its_partition() {
+fn rule_25_a_log_that_ends_before_what_was_made_of_it_stops_its_partition() {
     let ledger = run("D v1; F p0→4; A p0→6");
     let short = |found: &Ranges| {
         let of = |standing: bifold_ledger::Standing| standing.stopped.get(&p(0)).copied();
@@ -105,6 +112,9 @@ fn rule_22_a_log_that_ends_before_what_was_made_of_it_stops_its_partition() {
     let (fold, archive) = short(&log((0, 3), (0, 0)));
     assert_eq!(fold, Some(Stopped::Short { end: 3, known: 4 }));
     assert_eq!(archive, Some(Stopped::Short { end: 3, known: 6 }));
+    // What is archived is folded from there, though the log that it came from was longer.
+    let (fold, _) = short(&log((5, 5), (0, 0)));
+    assert_eq!(fold, Some(Stopped::Short { end: 5, known: 6 }));
     // What is archived alone has to be in the log from the archive's end on.
     assert_eq!(at(&ledger.standing_to_archive(&log((6, 9), (0, 0))).next, 0), Some(6));
     let gone = ledger.standing_to_archive(&log((7, 9), (0, 0)));
