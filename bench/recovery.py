@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """How long from kill -9 to a right and fresh answer, and how much memory speed takes, with very many groups.
 
-usage: bench/recovery.py --bifold PATH [--groups 1000000,10000000] [--memory 1GiB]
+usage: bench/recovery.py --bifold PATH [--groups 1000000,10000000] [--memory 1GiB] [--partitions 24]
 
-Starts a broker of its own (deploy/dev/kafka), four partitions, one view with a group for every event and one without groups, and
+Starts a broker of its own (deploy/dev/kafka), one view with a group for every event and one without groups, and
 collect, speed and serve as processes of their own. All events are there before speed starts: it catches up with a burst. Then speed,
 later serve, is killed by -9 right after more events came, and started again at once. Prints one JSON object for each number of
 groups: seconds to the first answer that covers the log's end as of the kill and counts right, of the view without groups (`total`)
@@ -25,7 +25,6 @@ from pathlib import Path
 from confluent_kafka import Producer
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTITIONS = 4
 TOPIC = "recovery"
 PIPELINE = f"""
 CREATE TABLE e (k BIGINT, n BIGINT) WITH (connector = 'kafka', topic = '{TOPIC}', format = 'json');
@@ -90,7 +89,7 @@ def ask(sql, at_least, patience=900):
             time.sleep(0.05)
 
 
-def produce(brokers, numbers):
+def produce(brokers, partitions, numbers):
     """Events of these numbers, acknowledged; gives OFFSETS."""
     ends = {}
     producer = Producer({"bootstrap.servers": brokers, "linger.ms": 20, "queue.buffering.max.messages": 2_000_000})
@@ -104,7 +103,7 @@ def produce(brokers, numbers):
         value = b'{"k":%d,"n":1}' % i
         while True:
             try:
-                producer.produce(TOPIC, value, partition=i % PARTITIONS, on_delivery=delivered)
+                producer.produce(TOPIC, value, partition=i % partitions, on_delivery=delivered)
                 break
             except BufferError:
                 producer.poll(0.1)
@@ -119,27 +118,27 @@ def counted(groups, events, row):
         sys.exit(f"wrong: {row}, expected {groups} groups of {events} events")
 
 
-def measure(bifold, groups, memory):
+def measure(bifold, groups, memory, partitions):
     state = tempfile.mkdtemp()
     brokers = subprocess.run([ROOT / "deploy/dev/kafka/start.sh", state], capture_output=True, text=True, check=True).stdout.strip()
     fleet = Fleet(bifold, Path(tempfile.mkdtemp()), brokers, memory)
     by_key = "SELECT count(*) AS groups, sum(c) AS events FROM by_key"
     total = "SELECT c AS groups, s AS events FROM total"
     try:
-        fleet.run("produce", "e", os.devnull, "--create-topic", str(PARTITIONS))
-        offsets = produce(brokers, range(groups))
+        fleet.run("produce", "e", os.devnull, "--create-topic", str(partitions))
+        offsets = produce(brokers, partitions, range(groups))
         events = groups
         started = time.monotonic()
         for role in PORTS:
             fleet.start(role)
         counted(events, events, ask(total, offsets))
-        result = {"groups": groups, "caught_up_s": round(time.monotonic() - started, 1)}
+        result = {"groups": groups, "partitions": partitions, "caught_up_s": round(time.monotonic() - started, 1)}
         counted(groups, events, ask(by_key, offsets))
         fleet.run("batch", "run", "--timeout", "10m")
         peak = fleet.peak_bytes("speed")
         for role in ("speed", "serve"):
             # More of the same groups, so that the open epoch holds some when it dies.
-            offsets = produce(brokers, range(groups // 20))
+            offsets = produce(brokers, partitions, range(groups // 20))
             events += groups // 20
             peak = max(peak, fleet.peak_bytes("speed"))
             fleet.kill(role)
@@ -164,9 +163,10 @@ def main():
     parser.add_argument("--bifold", required=True, type=os.path.abspath)
     parser.add_argument("--groups", default="1000000,10000000")
     parser.add_argument("--memory", default="1GiB")
+    parser.add_argument("--partitions", default=24, type=int)
     arguments = parser.parse_args()
     for groups in arguments.groups.split(","):
-        measure(arguments.bifold, int(groups), arguments.memory)
+        measure(arguments.bifold, int(groups), arguments.memory, arguments.partitions)
 
 
 if __name__ == "__main__":

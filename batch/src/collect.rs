@@ -127,7 +127,7 @@ impl Collector {
             }
         };
         let ledger = runtime.block_on(journal.refresh())?;
-        let mut reader = self.log.reader(ReaderOptions { with_keys: true })?;
+        let mut reader = self.log.reader(ReaderOptions { with_keys: true, ..ReaderOptions::default() })?;
         let mine: BTreeSet<TopicPartition> = found.bounds.keys().filter(|at| owned.holds(at)).cloned().collect();
         let standing = ledger.standing_to_archive(&found.ranges(&mine));
         let whole = standing.stopped.is_empty();

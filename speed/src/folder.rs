@@ -156,7 +156,7 @@ impl Folder {
         folds.leave_out(&ledger);
         let mine: BTreeSet<TopicPartition> = found.bounds.keys().filter(|at| owned.holds(at)).cloned().collect();
         let standing = ledger.standing_to_fold(&found.ranges(&mine), folds.lookback());
-        let mut reader = self.log.reader(ReaderOptions { with_keys: false })?;
+        let mut reader = self.log.reader(ReaderOptions { memory: self.options.memory, ..ReaderOptions::default() })?;
         reader.assign(&Start::all(&ledger, &standing.next))?;
         let bridge = &standing.bridge;
         if !bridge.to.is_empty() {

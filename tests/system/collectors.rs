@@ -74,7 +74,7 @@ impl Reader for SlowReader {
     fn assign(&mut self, starts: &[Start]) -> Result<(), Error> {
         self.readers.clear();
         for start in starts {
-            let mut reader = self.log.log.reader(ReaderOptions { with_keys: true })?;
+            let mut reader = self.log.log.reader(ReaderOptions { with_keys: true, ..ReaderOptions::default() })?;
             reader.assign(std::slice::from_ref(start))?;
             self.readers.push((start.at.partition, reader));
         }

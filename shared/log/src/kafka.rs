@@ -30,13 +30,11 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
 const QUESTIONS: usize = 8;
 
 /// What is set before the user's own properties.
-const DEFAULTS: [(&str, &str); 6] = [
+const DEFAULTS: [(&str, &str); 4] = [
     ("client.id", "bifold"),
     ("reconnect.backoff.max.ms", "500"),
     ("fetch.queue.backoff.ms", "5"),
     ("fetch.wait.max.ms", "20"),
-    ("queued.min.messages", "200000"),
-    ("queued.max.messages.kbytes", "65536"),
 ];
 
 /// Properties of a consumer that exactness rests on: the user's cannot change them.
@@ -64,6 +62,9 @@ const PRODUCER: [(&str, &str); 9] = [
     ("linger.ms", "5"),
     ("queue.buffering.max.messages", "500000"),
 ];
+
+/// The bytes of one answer of a broker; a single record may be larger.
+const FETCH_MAX_BYTES: &str = "fetch.max.bytes";
 
 /// The group of the client that asks; it consumes nothing.
 const QUESTIONS_GROUP: &str = "bifold-questions";
@@ -167,6 +168,16 @@ impl KafkaLog {
     }
 }
 
+/// What is fetched ahead by a process of so much memory. A record that waits costs a few hundred bytes beside its own; an answer of a
+/// broker is taken apart at once, however many partitions it is of, so it has to be small.
+fn read_ahead(memory: u64) -> [(&'static str, String); 3] {
+    [
+        (FETCH_MAX_BYTES, (memory / 64).clamp(1 << 20, 50 << 20).to_string()),
+        ("queued.max.messages.kbytes", (memory / 16 / 1024).clamp(1024, 65_536).to_string()),
+        ("queued.min.messages", (memory / 4096).clamp(1000, 200_000).to_string()),
+    ]
+}
+
 fn consumer(config: &ClientConfig, group: &str) -> Result<BaseConsumer, Error> {
     let mut config = config.clone();
     for (name, value) in CONSUMER {
@@ -254,7 +265,15 @@ impl Log for KafkaLog {
     }
 
     fn reader(&self, options: ReaderOptions) -> Result<Box<dyn Reader>, Error> {
-        let consumer = consumer(&self.config, "bifold-reader")?;
+        let mut config = self.config.clone();
+        let own = |name: &str| self.properties.contains_key(name);
+        for (name, value) in read_ahead(options.memory).into_iter().filter(|(name, _)| !own(name)) {
+            // It has to lie between the two: who sets them sets it.
+            if name != FETCH_MAX_BYTES || !(own("message.max.bytes") || own("receive.message.max.bytes")) {
+                config.set(name, value);
+            }
+        }
+        let consumer = consumer(&config, "bifold-reader")?;
         Ok(Box::new(reader::KafkaReader::new(consumer, options.with_keys, self.brokers.clone())))
     }
 

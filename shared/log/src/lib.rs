@@ -80,10 +80,18 @@ impl Start {
 }
 
 /// How a reader reads.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct ReaderOptions {
     /// Whether keys and headers are delivered.
     pub with_keys: bool,
+    /// The memory of the process, in bytes: what is fetched ahead of what is read takes a part of it.
+    pub memory: u64,
+}
+
+impl Default for ReaderOptions {
+    fn default() -> Self {
+        Self { with_keys: false, memory: 1 << 30 }
+    }
 }
 
 /// A log of topics.

@@ -48,6 +48,7 @@ suite! {
     an_empty_assignment_reads_nothing
     max_records_bounds_a_chunk_and_nothing_is_lost
     values_beyond_one_chunk_all_arrive
+    a_reader_of_little_memory_reads_everything
     poll_wakes_upon_an_append
     poll_of_a_quiet_log_ends
     readers_do_not_disturb_each_other

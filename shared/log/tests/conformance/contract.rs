@@ -57,6 +57,21 @@ pub(crate) fn append_gives_the_end_of_each_partition_that_got_records(on: &Subje
     }
 }
 
+pub(crate) fn a_reader_of_little_memory_reads_everything(on: &Subject) {
+    let topic = on.topic(3);
+    // Together more than it fetches at once, and far more than it fetches ahead.
+    let large = "x".repeat(700_000);
+    let mut ends = Offsets::default();
+    for round in 0..4 {
+        let small = (0..1000).map(|i| keyed(&format!("{round} {i}"), "small"));
+        ends = ends.max(&on.append(&topic, small.chain([keyed("a", &large), keyed("a", &large)]).collect()));
+    }
+    let mut reading = on.read_within(&starts(&topic, 3), 1 << 20);
+    let seen = reading.until(&ends);
+    assert_eq!(seen.len(), 4 * 1002);
+    assert_eq!(seen.iter().filter(|record| record.text().len() == large.len()).count(), 8);
+}
+
 pub(crate) fn append_to_a_missing_topic_fails_and_creates_nothing(on: &Subject) {
     let missing = on.name();
     for _ in 0..2 {

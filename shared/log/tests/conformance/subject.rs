@@ -108,16 +108,21 @@ impl Subject {
 
     /// Reads from `starts` on.
     pub(crate) fn read(&self, starts: &[Start]) -> Reading {
-        self.read_with(starts, false)
+        self.read_with(starts, ReaderOptions::default())
     }
 
     /// Reads from `starts` on, with keys and headers.
     pub(crate) fn read_with_keys(&self, starts: &[Start]) -> Reading {
-        self.read_with(starts, true)
+        self.read_with(starts, ReaderOptions { with_keys: true, ..ReaderOptions::default() })
     }
 
-    fn read_with(&self, starts: &[Start], with_keys: bool) -> Reading {
-        let reader = self.log.reader(ReaderOptions { with_keys }).expect("the log gives readers");
+    /// Reads from `starts` on, in a process of so much memory.
+    pub(crate) fn read_within(&self, starts: &[Start], memory: u64) -> Reading {
+        self.read_with(starts, ReaderOptions { memory, ..ReaderOptions::default() })
+    }
+
+    fn read_with(&self, starts: &[Start], options: ReaderOptions) -> Reading {
+        let reader = self.log.reader(options).expect("the log gives readers");
         let mut reading = Reading { reader, starts: vec![], next: vec![], epochs: vec![], seen: vec![] };
         reading.assign(starts);
         reading
