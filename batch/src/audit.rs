@@ -174,7 +174,7 @@ pub async fn view(
     version: &VersionId,
 ) -> Result<BTreeMap<TopicPartition, Used>, Error> {
     let state = &ledger.versions[version];
-    let view = compile_stored(engine, &state.view, &state.sql, &state.source).await?;
+    let view = compile_stored(engine, state.into()).await?;
     let mut found = BTreeMap::new();
     for (at, next) in ledger.archived.iter() {
         let part = Part {
@@ -188,7 +188,7 @@ pub async fn view(
         let based = state.base.as_ref().map_or(0, |base| base.boundary.or_zero(at));
         let from = ledger.kept_from(at).max(based);
         let units: Vec<_> = part.units(ledger).map(|(unit, _)| unit).collect();
-        let mut dedup = Dedup::new(&view.source)?;
+        let mut dedup = Dedup::new(&view.source, view.dialect)?;
         let (mut used, mut waiting, mut rows) = (Used { from, ..Used::default() }, vec![], 0);
         for unit in units {
             let mut replay = Replay::new(&view.source, files, &[unit], &part, |_| true);

@@ -152,7 +152,7 @@ impl Maintain {
         let mut sections = vec![];
         for id in &versions {
             let state = &ledger.versions[id];
-            let view = compile_stored(&engine, &state.view, &state.sql, &state.source).await?;
+            let view = compile_stored(&engine, state.into()).await?;
             if view.version != *id {
                 // States of another kind than this bifold makes: another one's work.
                 return Ok(());

@@ -251,6 +251,7 @@ impl Recompute {
                 holes: version.holes.clone(),
                 newest_event_us: made.times.newest_us,
                 kept_from_us: made.times.kept_from_us,
+                seen: None,
             });
             built.push((version, made));
         }
@@ -287,7 +288,7 @@ impl Recompute {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let engine = Engine::with_limit(self.memory, &self.scratch, threads)?;
         let state = &ledger.versions[&plan.version];
-        let view = compile_stored(&engine, &state.view, &state.sql, &state.source).await?;
+        let view = compile_stored(&engine, state.into()).await?;
         if view.version != plan.version {
             let why = format!("view {} is version {} here, not {}", view.name, view.version, plan.version);
             return Err(Error::Internal(why));

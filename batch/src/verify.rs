@@ -79,7 +79,7 @@ async fn above_base(
     let units: Vec<_> = read.units(ledger).map(|(unit, _)| unit).collect();
     progress
         .begin(format!("verify: {}", view.name), units.iter().flat_map(|unit| &unit.rows).map(|file| file.rows).sum());
-    let mut dedup = Dedup::new(&view.source)?;
+    let mut dedup = Dedup::new(&view.source, view.dialect)?;
     let (mut rows, mut magnitude) = (vec![], 0.0f64);
     for unit in units {
         let mut replay = Replay::new(&view.source, files, &[unit], &read, |_| true);

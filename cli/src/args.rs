@@ -72,7 +72,15 @@ pub(crate) enum Command {
     /// On a terminal it draws every second. Otherwise it prints one JSON object and ends.
     Top(Top),
     /// Check the pipeline without running it
+    ///
+    /// Reads the store, too, where there is one: views that keep the SQL dialect that they were declared under are named, with what
+    /// that gets wrong.
     Check(Check),
+    /// Declare views again under today's SQL dialect, beside the versions that answer now
+    ///
+    /// An upgrade of bifold changes no answer: a view keeps the dialect that it was declared under. This moves it on; the version
+    /// before answers until a batch run has built the new one.
+    Upgrade(Upgrade),
     /// List the records of a source that could not be decoded, with reason and bytes
     DeadLetters(DeadLetters),
     /// Leave a range of offsets out of every view, or end that; without a range, list what is left out
@@ -190,6 +198,18 @@ pub(crate) struct Query {
 
 #[derive(Args, Debug)]
 pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) shot: OneShot,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Upgrade {
+    /// The views
+    #[arg(value_name = "VIEW", required_unless_present = "all", conflicts_with = "all")]
+    pub(crate) views: Vec<String>,
+    /// Every view of the pipeline
+    #[arg(long)]
+    pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) shot: OneShot,
 }

@@ -9,5 +9,6 @@ pub(crate) mod demo;
 pub(crate) mod produce;
 pub(crate) mod query;
 pub(crate) mod top;
+pub(crate) mod upgrade;
 pub(crate) mod verify;
 pub(crate) mod views;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bifold_config::{Config, Overrides};
+use bifold_fold::view::Readings;
 use bifold_fold::{Engine, Pipeline, Source, View};
 use bifold_ledger::Offsets;
 use bifold_log::{KafkaLog, LocalLog, Log};
@@ -20,7 +21,7 @@ use crate::exit::Exit;
 pub(crate) struct Context {
     pub(crate) config: Config,
     pub(crate) pipeline: Pipeline,
-    pub(crate) views: Vec<Arc<View>>,
+    pub(crate) views: Vec<Readings>,
     pub(crate) engine: Engine,
 }
 
@@ -56,7 +57,10 @@ impl Context {
             )));
         }
         let engine = Engine::new();
-        let views = bifold_fold::view::compile_all(&engine, &pipeline).await?;
+        let mut views = vec![];
+        for view in &pipeline.views {
+            views.push(Readings::of(&engine, &pipeline, view).await?);
+        }
         Ok(Self { config, pipeline, views, engine })
     }
 
@@ -71,9 +75,14 @@ impl Context {
         }
     }
 
-    /// The pipeline's views of a source.
+    /// The pipeline's views of a source, under each dialect.
+    pub(crate) fn readings_of(&self, source: &str) -> impl Iterator<Item = &Readings> {
+        self.views.iter().filter(move |view| view.any().source.name == source)
+    }
+
+    /// The pipeline's views of a source, for their names and columns.
     pub(crate) fn views_of(&self, source: &str) -> Vec<Arc<View>> {
-        self.views.iter().filter(|view| view.source.name == source).cloned().collect()
+        self.readings_of(source).map(|view| Arc::clone(view.any())).collect()
     }
 
     /// The object store.

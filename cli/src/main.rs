@@ -62,6 +62,7 @@ async fn run(arguments: Arguments) -> Result<(), Exit> {
         Command::Top(top) => commands::top::run(&common, top).await,
         Command::Views(shot) => commands::views::run(&common, shot).await,
         Command::Check(check) => commands::check::run(&common, check).await,
+        Command::Upgrade(upgrade) => commands::upgrade::run(&common, upgrade).await,
         Command::DeadLetters(letters) => commands::dead_letters::run(&common, letters).await,
         Command::Quarantine(command) => commands::changes::quarantine(&common, command).await,
         Command::AcceptLoss(command) => commands::changes::accept_loss(&common, command).await,

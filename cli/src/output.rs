@@ -40,7 +40,12 @@ pub(crate) fn objects(output: Output, columns: &[&str], objects: &[Value]) -> Re
 
 /// An object as a line of CSV.
 pub(crate) fn csv_line(columns: &[&str], object: &Value) -> String {
-    columns.iter().map(|column| csv(&cell(&object[*column]))).collect::<Vec<_>>().join(",")
+    let cell = |column: &&str| match &object[*column] {
+        // NULL is the empty field without quotes.
+        Value::String(text) if text.is_empty() => "\"\"".to_string(),
+        value => csv(&cell(value)),
+    };
+    columns.iter().map(cell).collect::<Vec<_>>().join(",")
 }
 
 /// Objects as a table.

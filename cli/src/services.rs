@@ -239,7 +239,7 @@ fn start_folder(
 ) -> Result<(), Exit> {
     let folder = Folder {
         source: context.source(source)?,
-        views: context.views_of(source),
+        views: context.readings_of(source).cloned().collect(),
         log: Arc::clone(log),
         files: context.files(source)?,
         options: context.config.speed.clone(),

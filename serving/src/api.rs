@@ -22,6 +22,7 @@ use crate::json;
 use crate::problem::Problem;
 use crate::snapshot::{AtLeast, answer, progress};
 use crate::sql::{Answer, Limits, query};
+use crate::warnings::Warning;
 use crate::{events, snapshot};
 
 /// The largest body of events.
@@ -108,13 +109,16 @@ pub(crate) fn body_of(answer: Answer) -> Result<Response, Problem> {
     for batch in &answer.batches {
         rows.extend(json::rows(batch).map_err(|e| Problem::internal(e.to_string()))?);
     }
-    let body = json!({
+    let mut body = json!({
         "columns": json::columns(&answer.schema),
         "rows": rows,
         "coverage": answer.coverage,
         "as_of": chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
         "truncated": answer.truncated,
     });
+    if !answer.warnings.is_empty() {
+        body["warnings"] = answer.warnings.iter().map(Warning::json).collect();
+    }
     Ok(axum::Json(body).into_response())
 }
 

@@ -159,7 +159,7 @@ impl ServedSource {
             return Ok(Arc::clone(view));
         }
         let state = ledger.versions.get(version).ok_or_else(|| Problem::internal(format!("no version {version}")))?;
-        let view = compile_stored(engine, &state.view, &state.sql, &state.source).await;
+        let view = compile_stored(engine, state.into()).await;
         let view = view.map_err(|e| Problem::internal(e.to_string()))?;
         if view.version != *version {
             let detail = format!("view {} is version {} to this bifold, not {version}", state.view, view.version);

@@ -20,8 +20,10 @@ pub mod problem;
 pub mod snapshot;
 pub mod speed;
 pub mod sql;
+mod subqueries;
 mod sum;
 mod threads;
+pub mod warnings;
 
 pub use api::routes;
 pub use catalog::{Catalog, SourceSpec};

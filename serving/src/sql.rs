@@ -6,13 +6,15 @@ use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
+use arrow::error::ArrowError;
+use bifold_fold::Engine;
 use bifold_fold::view::readable;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::execution::memory_pool::MemoryConsumer;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::DataFrame;
@@ -30,6 +32,8 @@ use crate::problem::Problem;
 use crate::snapshot::{AtLeast, ViewAnswer, answer};
 use crate::sum::{Overflow, sum};
 use crate::threads::while_awaited;
+use crate::warnings::Warning;
+use crate::{subqueries, warnings};
 
 /// The longest query: planning recurses once per operator of a chain, and the stack is finite.
 const MOST_BYTES: usize = 64 << 10;
@@ -45,6 +49,8 @@ pub struct Answer {
     pub coverage: Vec<serde_json::Value>,
     /// Whether `limit` cut.
     pub truncated: bool,
+    /// What may mislead in it.
+    pub warnings: Vec<Warning>,
 }
 
 /// What a query may take.
@@ -72,20 +78,43 @@ pub async fn query(catalog: &Catalog, sql: &str, at_least: &AtLeast, limits: Lim
     }
     let answers = answer(catalog, &names, at_least, limits.deadline).await?;
     let context = context_of(catalog, &answers, limits.memory)?;
+    let (plan, mut answered) = run_in(&context, statement, limits).await?;
+    answered.warnings = warnings::of(&plan, &answers);
+    answered.coverage = answers.into_values().map(|answer| answer.coverage).collect();
+    Ok(answered)
+}
+
+/// Runs one SELECT over the tables of `context`, without coverage and warnings.
+///
+/// # Errors
+/// What the query does wrong; a limit.
+pub async fn select(context: &SessionContext, sql: &str, limits: Limits) -> Result<Answer, Problem> {
+    Ok(run_in(context, parse(sql)?, limits).await?.1)
+}
+
+async fn run_in(
+    context: &SessionContext,
+    mut statement: Statement,
+    limits: Limits,
+) -> Result<(LogicalPlan, Answer), Problem> {
     let state = context.state();
+    if let Statement::Statement(statement) = &mut statement {
+        bifold_fold::sql::prepare(&mut **statement).map_err(unclear)?;
+    }
     let plan = state.statement_to_plan(statement).await.map_err(|e| wrong(&e))?;
+    let plan = bifold_fold::sql::unmarked(plan, Expr::Cast).map_err(|e| wrong(&e))?;
+    subqueries::check(&plan)?;
     let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     options.verify_plan(&plan).map_err(|e| wrong(&e))?;
     refuse_equal_names(&plan)?;
-    let frame = context.execute_logical_plan(plan).await.map_err(|e| wrong(&e))?;
-    let mut answered = collect(frame, limits.deadline, limits.rows).await?;
+    let frame = context.execute_logical_plan(plan.clone()).await.map_err(|e| wrong(&e))?;
+    let answered = collect(frame, limits.deadline, limits.rows).await?;
     if answered.truncated {
         let max_rows = limits.rows;
         let detail = format!("more than {max_rows} rows (serve.max_result_rows); aggregate, filter or LIMIT");
         return Err(Problem::limit(detail));
     }
-    answered.coverage = answers.into_values().map(|answer| answer.coverage).collect();
-    Ok(answered)
+    Ok((plan, answered))
 }
 
 /// Runs a frame until `deadline`; `truncated` says that there are more than `max_rows`.
@@ -107,7 +136,7 @@ pub async fn collect(frame: DataFrame, deadline: Instant, max_rows: usize) -> Re
         left -= taken;
         batch.slice(0, taken)
     });
-    Ok(Answer { schema, batches: cut.collect(), coverage: vec![], truncated })
+    Ok(Answer { schema, batches: cut.collect(), coverage: vec![], truncated, warnings: vec![] })
 }
 
 /// Runs a frame so that it can be stopped: a join that makes many rows of few yields between its batches, too.
@@ -141,14 +170,27 @@ pub fn context_of(
     answers: &BTreeMap<String, ViewAnswer>,
     memory: u64,
 ) -> Result<SessionContext, Problem> {
-    let context = catalog.engine.query_context(memory).map_err(|e| Problem::internal(e.to_string()))?;
+    let tables = answers.iter().map(|(name, answer)| (name.as_str(), &answer.view.output, answer.rows.as_ref().clone()));
+    context_with(&catalog.engine, tables, memory)
+}
+
+/// A context in which batches of rows are tables, for one query of so much memory.
+///
+/// # Errors
+/// An internal failure.
+pub fn context_with<'a>(
+    engine: &Engine,
+    tables: impl Iterator<Item = (&'a str, &'a SchemaRef, Vec<RecordBatch>)>,
+    memory: u64,
+) -> Result<SessionContext, Problem> {
+    let context = engine.query_context(memory).map_err(|e| Problem::internal(e.to_string()))?;
     context.register_udaf(sum());
-    for (name, answer) in answers {
-        let fields = answer.view.output.fields().iter().map(|f| f.as_ref().clone().with_nullable(true));
+    for (name, schema, rows) in tables {
+        let fields = schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        let table = MemTable::try_new(schema, vec![answer.rows.as_ref().clone()]);
+        let table = MemTable::try_new(schema, vec![rows]);
         let table = table.map_err(|e| Problem::internal(e.to_string()))?;
-        let reference = datafusion::common::TableReference::bare(name.clone());
+        let reference = datafusion::common::TableReference::bare(name.to_string());
         context.deregister_table(reference.clone()).map_err(|e| Problem::internal(e.to_string()))?;
         context.register_table(reference, Arc::new(table)).map_err(|e| Problem::internal(e.to_string()))?;
     }
@@ -221,6 +263,15 @@ fn refuse_equal_names(plan: &LogicalPlan) -> Result<(), Problem> {
     }
 }
 
+/// An expression without a meaning as a problem.
+fn unclear(unclear: bifold_fold::sql::Unclear) -> Problem {
+    let problem = Problem::bad_query(format!("{}: {}", unclear.message, unclear.hint));
+    match unclear.at.line {
+        0 => problem,
+        line => problem.with("position", json!({"line": line, "column": unclear.at.column})),
+    }
+}
+
 /// DataFusion's failure as a problem.
 pub fn wrong(error: &DataFusionError) -> Problem {
     let root = error.find_root();
@@ -235,6 +286,9 @@ pub fn wrong(error: &DataFusionError) -> Problem {
     let message = readable(message);
     match root {
         DataFusionError::External(inner) if inner.is::<Overflow>() => Problem::query_overflow(&inner.to_string()),
+        DataFusionError::ArrowError(inner, _) if matches!(**inner, ArrowError::ArithmeticOverflow(_)) => {
+            Problem::query_overflow(&format!("a value of the query is beyond its type: {message}"))
+        }
         DataFusionError::ResourcesExhausted(_) => {
             Problem::limit(format!("the query needs more memory than serve.query_memory: {message}"))
         }

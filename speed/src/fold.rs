@@ -43,7 +43,7 @@ impl Folds {
         let mut by_decoding: Vec<(String, Vec<Arc<View>>)> = vec![];
         for id in ledger.active() {
             let state = &ledger.versions[&id];
-            let view = compile_stored(&engine, &state.view, &state.sql, &state.source).await?;
+            let view = compile_stored(&engine, state.into()).await?;
             if view.version != id {
                 return Err(Error::OtherVersion {
                     view: state.view.clone(),
@@ -52,7 +52,8 @@ impl Folds {
                 });
             }
             // What decodes alike and is deduplicated alike.
-            let decoding = format!("{} {:?}", view.source.decoding(), view.source.dedup);
+            let dedup = view.source.dedup.as_ref().map(|dedup| (dedup, view.dialect));
+            let decoding = format!("{} {dedup:?}", view.source.decoding());
             match by_decoding.iter_mut().find(|(known, _)| *known == decoding) {
                 Some((_, views)) => views.push(view),
                 None => by_decoding.push((decoding, vec![view])),
@@ -61,7 +62,7 @@ impl Folds {
         let mut groups = vec![];
         for (_, views) in by_decoding {
             let needed: BTreeSet<String> = views.iter().flat_map(|view| view.needed.iter().cloned()).collect();
-            let dedup = Dedup::new(&views[0].source)?;
+            let dedup = Dedup::new(&views[0].source, views[0].dialect)?;
             let reads = |name: &str| dedup.as_ref().is_some_and(|dedup| dedup.reads(name));
             let decoder = Decoder::new(Arc::clone(&views[0].source), |name| needed.contains(name) || reads(name));
             let mut inputs = vec![];

@@ -17,9 +17,11 @@ use std::time::{Duration, Instant};
 
 use bifold_archive::records::Records;
 use bifold_config::Speed;
+use bifold_fold::dialect::TODAY;
 use bifold_fold::live::SliceId;
+use bifold_fold::view::Readings;
 use bifold_fold::{Source, View, delta};
-use bifold_ledger::{Body, Change, ChangeKind, Extent, Ledger, Nonce, TopicPartition, Toward};
+use bifold_ledger::{Body, ChangeKind, Extent, Ledger, Nonce, TopicPartition, Toward};
 use bifold_log::{Log, Owned, ReaderOptions, Seat, Start, Survey, Turn, survey, topic_ids};
 use bifold_service::{Backoff, Component, Shutdown, StartLimit};
 use bifold_store::failpoint::failpoint;
@@ -61,7 +63,7 @@ pub struct Folder {
     /// The source.
     pub source: Arc<Source>,
     /// The pipeline's views of it: declared where the ledger does not know them.
-    pub views: Vec<Arc<View>>,
+    pub views: Vec<Readings>,
     /// Where records come from.
     pub log: Arc<dyn Log>,
     /// Where deltas go.
@@ -326,32 +328,29 @@ impl Folder {
 
     /// Writes what makes the pipeline's versions those that their views have: also of one that the pipeline goes back to.
     async fn declare(&self, journal: &mut Journal, decided: bool) -> Result<(), Error> {
-        for view in &self.views {
+        for readings in &self.views {
+            // Of equal text the ledger says which dialect is meant.
+            let view = Arc::clone(readings.chosen(&journal.ledger())?);
+            if !decided {
+                note_dialect(&view);
+            }
             while let Some(toward) = journal.ledger().toward(&view.name, &view.version) {
                 // Only when it starts: else two processes with two pipelines would undo each other's choices for ever.
                 if toward != Toward::Declare && decided {
                     break;
                 }
-                // What left the archive is a hole of every version to come.
-                let ledger = journal.ledger();
-                let quarantined = |c: &&Change| {
-                    c.kind == ChangeKind::Quarantined && c.lifted.is_none() && !c.ranges.below(&ledger.expired)
-                };
-                if let Some(change) = ledger.changes.iter().find(quarantined)
+                if let Some(entry) = journal.ledger().quarantine_in_force()
                     && view.source.dedup.is_some()
                     && toward != Toward::Retire
                 {
-                    return Err(Error::QuarantinedDedup {
-                        source_name: view.source.name.clone(),
-                        entry: change.number,
-                    });
+                    return Err(Error::QuarantinedDedup { source_name: view.source.name.clone(), entry });
                 }
                 let (name, version, sql) = (view.name.clone(), view.version.clone(), view.sql.clone());
                 tracing::info!(view = view.name, %version, ?toward, "the pipeline's version of a view is not the ledger's");
                 let body = match toward {
                     Toward::Declare => {
                         let source = serde_json::to_value(&*view.source).expect("a source is JSON");
-                        Body::Declared { view: name, version, sql, source }
+                        Body::Declared { view: name, version, sql, source, dialect: view.dialect }
                     }
                     Toward::Select => Body::Selected { version },
                     Toward::Retire => Body::Retired { versions: vec![version] },
@@ -428,7 +427,7 @@ impl Folder {
         let duplicates = epoch.duplicates;
         // What is lost from now on is no longer looked back at: the epoch is folded again.
         let overtaken = |ledger: &Ledger| folds.lookback() > 0 && changes_of(ledger) != folds.changes;
-        let body = Body::Folded { ranges, versions, delta: file, events, newest_event_us, holes, duplicates };
+        let body = Body::Folded { ranges, versions, delta: file, events, newest_event_us, holes, duplicates, seen: None };
         loop {
             if overtaken(&journal.ledger()) {
                 return Ok(None);
@@ -515,4 +514,15 @@ fn sleep(runtime: &Handle, pause: Duration, shutdown: &Shutdown) {
             () = shutdown.cancelled() => {}
         }
     });
+}
+
+/// Says what a view's dialect gets wrong, if it is not today's.
+fn note_dialect(view: &View) {
+    if view.dialect != TODAY {
+        let (view, dialect) = (&view.name, view.dialect);
+        tracing::warn!(
+            view, %dialect, today = %TODAY,
+            "the view keeps the SQL dialect that it was declared under; `bifold check` lists what that gets wrong, `bifold upgrade {view}` moves it on"
+        );
+    }
 }

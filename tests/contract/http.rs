@@ -171,7 +171,7 @@ fn every_type_is_shown_as_the_contract_says() {
         ("boolean", "boolean", json!(true)),
         ("int", "int", json!(7)),
         ("bigint", "bigint", json!(i64::MAX)),
-        ("half", "double", json!(0.5)),
+        ("half", "decimal(1,1)", json!("0.5")),
         ("three", "double", json!(3.0)),
         ("nan", "double", json!("NaN")),
         ("inf", "double", json!("Infinity")),

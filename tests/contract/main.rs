@@ -12,3 +12,4 @@ mod decoding;
 mod http;
 mod services;
 mod store;
+mod values;

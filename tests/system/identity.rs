@@ -127,6 +127,7 @@ fn a_log_that_was_truncated_and_grew_again_stops_its_layers() {
             newest_event_us: None,
             holes,
             duplicates: 0,
+            seen: None,
         };
         let (rows, dead, counts, decoding) = (vec![], vec![], ArchiveCounts::default(), String::new());
         for body in [folded, Body::Archived { ranges, rows, dead, counts, decoding }] {

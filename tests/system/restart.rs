@@ -215,7 +215,7 @@ fn killed_between_an_entry_its_snapshot_and_the_hint_counts_exactly() {
 
 /// Adds entries that change nothing, up to entry `upto`.
 pub(crate) fn fill_ledger(case: &Case, upto: u64) {
-    use bifold_ledger::{Body, VersionId};
+    use bifold_ledger::{Body, Dialect, VersionId};
     let (store, root) = bifold_store::open(&format!("file://{}", case.path("data/store").display())).expect("a store");
     let files = bifold_store::SourceFiles::new(store, &root, "e");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -231,7 +231,7 @@ pub(crate) fn fill_ledger(case: &Case, upto: u64) {
                 (false, 1) => Body::Format { format: journal.ledger().format },
                 (false, _) => {
                     let (view, sql) = ("filler".to_string(), "SELECT 1".to_string());
-                    Body::Declared { view, version, sql, source: serde_json::Value::Null }
+                    Body::Declared { view, version, sql, source: serde_json::Value::Null, dialect: Dialect::FIRST }
                 }
             };
             journal.append(body).await.expect("the entry is valid");

@@ -6,10 +6,14 @@
 //! - [`property`]: the property test
 //! - [`claims`]: what the property test cannot say: sums beyond their type, large sets, views that are hard to compile
 //! - [`golden`]: ids of states and states of old, which must never change
+//! - [`corners`]: SQL that the parser, the optimizer or Arrow get wrong, with the right values
+//! - [`differential`]: random views and queries, answered for tests/differential
 //! - [`duckdb`]: some of the views over one log, written out for tests/duckdb/law.py
 
 mod claims;
+mod corners;
 mod dedup;
+mod differential;
 mod duckdb;
 mod golden;
 mod log;

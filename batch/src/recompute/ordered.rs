@@ -32,7 +32,7 @@ pub(super) fn table(
     part: &Part,
     progress: &Progress,
 ) -> Result<Arc<dyn TableProvider>, Error> {
-    let dedup = Dedup::new(&view.source)?.expect("the caller found that the source has dedup");
+    let dedup = Dedup::new(&view.source, view.dialect)?.expect("the caller found that the source has dedup");
     let warm = part.to.iter().map(|(at, _)| {
         let from = (part.from.or_zero(at) - dedup.lookback()).max(ledger.kept_from(at));
         (at.clone(), from)

@@ -68,7 +68,8 @@ async fn undeclared(context: &Context, run: &BatchRun, sources: &[Arc<Source>]) 
     for (source, journal) in context.journals(run.shot.timeout).await? {
         let ledger = journal.ledger();
         let asked = |name: &String| run.views.is_empty() || run.views.contains(name);
-        for view in context.views_of(&source) {
+        for readings in context.readings_of(&source) {
+            let view = readings.chosen(&ledger)?;
             let known = ledger.versions.get(&view.version).is_some_and(|version| version.active);
             if !known && asked(&view.name) && sources.iter().any(|one| one.name == source) {
                 names.push(view.name.clone());

@@ -213,7 +213,7 @@ impl Stage {
         lines.push(Line::from(reached.map_or(String::new(), |reached| {
             format!("  {}: {} of {} rows", reached.what, reached.rows, reached.of.max(reached.rows))
         })));
-        if let Some(sql) = self.context.views.first().map(|view| newest_rows(view)) {
+        if let Some(sql) = self.context.views.first().map(|view| newest_rows(view.any())) {
             let (text, _) = self.answer(&sql).await?;
             lines.extend(text.lines().map(|line| Line::from(line.to_string())));
         }
@@ -296,7 +296,7 @@ impl Stage {
     /// An answer of each view, with what it covers.
     async fn show(&mut self) -> Result<(), Exit> {
         for view in self.context.views.clone() {
-            let sql = newest_rows(&view);
+            let sql = newest_rows(view.any());
             let (rows, coverage) = self.answer(&sql).await?;
             self.screen.say(&format!("\n{sql}\n{rows}\n{}", coverage.join("\n")))?;
         }
@@ -310,7 +310,7 @@ impl Stage {
 
     /// Says what to try.
     fn hint(&mut self) -> Result<(), Exit> {
-        let view = self.context.views.first().map_or("totals", |view| view.name.as_str());
+        let view = self.context.views.first().map_or("totals", |view| view.any().name.as_str());
         let url = self.client.url().to_string();
         self.screen.say(&format!(
             "\nIt goes on until Ctrl-C. Try:\n  \

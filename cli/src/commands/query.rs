@@ -13,10 +13,13 @@ pub(crate) async fn run(common: &Common, query: Query) -> Result<(), Exit> {
     let client = Client::new(&config, &query.shot);
     let reply = client.sql(&query.sql, query.at_least.as_deref()).await?.answer()?;
     let shape = query.shot.output();
+    let body = reply.json()?;
+    for warning in body["warnings"].as_array().into_iter().flatten() {
+        eprintln!("warning: {}", warning["message"].as_str().unwrap_or_default());
+    }
     if shape == Output::Json {
         return output::line(&reply.text);
     }
-    let body = reply.json()?;
     let columns: Vec<&str> =
         body["columns"].as_array().into_iter().flatten().filter_map(|column| column["name"].as_str()).collect();
     let rows: Vec<Value> = body["rows"].as_array().cloned().unwrap_or_default();

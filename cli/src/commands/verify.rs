@@ -129,8 +129,8 @@ fn wanted(
         names.extend(context.views_of(source).iter().map(|view| view.name.clone()));
         // A view that has moved to another source is no longer this one's.
         names.retain(|name| {
-            let declaring = context.views.iter().find(|view| view.name == *name);
-            declaring.is_none_or(|view| view.source.name == *source)
+            let declaring = context.views.iter().find(|view| view.any().name == *name);
+            declaring.is_none_or(|view| view.any().source.name == *source)
         });
         known.extend(names.into_iter().map(|name| (source.clone(), name)));
     }
@@ -218,7 +218,7 @@ async fn check(
     let state = ledger.versions.get(&version);
     let state = state.ok_or_else(|| Exit::Failed(format!("the ledger knows no version {version} of view {name}")))?;
     let engine = &context.engine;
-    let view = bifold_fold::view::compile_stored(engine, &state.view, &state.sql, &state.source).await?;
+    let view = bifold_fold::view::compile_stored(engine, state.into()).await?;
     let kept_from = state.kept_from_us.filter(|_| view.retention_us.is_some());
     if served.coverage["kept_from"].as_str() != kept_from.map(bifold_serving::json::timestamp_text).as_deref() {
         return Ok(None);

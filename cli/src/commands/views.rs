@@ -16,15 +16,18 @@ pub(crate) async fn run(common: &Common, shot: OneShot) -> Result<(), Exit> {
         for (id, version) in ledger.versions.iter().filter(|(_, version)| version.active) {
             rows.push(describe(&source, &ledger, &id.0, version));
         }
-        for view in context.views_of(&source) {
+        for readings in context.readings_of(&source) {
+            let view = readings.chosen(&ledger)?;
             if ledger.versions.get(&view.version).is_none_or(|version| !version.active) {
                 let (name, version) = (&view.name, &view.version);
-                rows.push(json!({ "view": name, "source": source, "version": version, "state": "undeclared" }));
+                rows.push(json!({
+                    "view": name, "source": source, "version": version, "dialect": view.dialect, "state": "undeclared",
+                }));
             }
         }
     }
     rows.sort_by_key(|row| (row["view"].to_string(), row["version"].to_string()));
-    let columns = ["view", "source", "version", "state", "boundary", "folded", "groups", "bytes"];
+    let columns = ["view", "source", "version", "dialect", "state", "boundary", "folded", "groups", "bytes"];
     output::objects(shot.output(), &columns, &rows)
 }
 
@@ -40,6 +43,7 @@ fn describe(source: &str, ledger: &Ledger, id: &str, version: &VersionState) -> 
         "view": version.view,
         "source": source,
         "version": id,
+        "dialect": version.dialect,
         "state": state,
         "waits": waits,
         "boundary": version.boundary.as_ref().map(ToString::to_string),

@@ -11,8 +11,10 @@ use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
+use bifold_ledger::Dialect;
 use serde::{Deserialize, Serialize};
 
+use crate::functions::canonical;
 use crate::schema::Source;
 
 /// `dedup` and `dedup_lookback` of a source.
@@ -30,6 +32,7 @@ const PLACE: [&str; 3] = ["_topic", "_partition", "_offset"];
 /// The operator, and what it remembers.
 pub struct Dedup {
     by: DedupBy,
+    dialect: Dialect,
     converter: RowConverter,
     partitions: HashMap<(String, i32), Window>,
 }
@@ -64,11 +67,11 @@ impl Window {
 }
 
 impl Dedup {
-    /// The operator of `source`, if it has one.
+    /// The operator of `source`, if it has one, as a dialect means equality.
     ///
     /// # Errors
     /// Columns of a type that cannot be compared.
-    pub fn new(source: &Source) -> Result<Option<Self>, ArrowError> {
+    pub fn new(source: &Source, dialect: Dialect) -> Result<Option<Self>, ArrowError> {
         let Some(by) = source.dedup.clone() else { return Ok(None) };
         let schema = source.schema();
         let fields = by.columns.iter().map(|name| {
@@ -76,7 +79,7 @@ impl Dedup {
             Ok(SortField::new(field.data_type().clone()))
         });
         let converter = RowConverter::new(fields.collect::<Result<_, ArrowError>>()?)?;
-        Ok(Some(Self { by, converter, partitions: HashMap::new() }))
+        Ok(Some(Self { by, dialect, converter, partitions: HashMap::new() }))
     }
 
     /// Whether the operator reads a column.
@@ -97,7 +100,11 @@ impl Dedup {
         let column = |name: &str| {
             rows.column_by_name(name).ok_or_else(|| ArrowError::SchemaError(format!("there is no column {name}")))
         };
-        let columns = self.by.columns.iter().map(|name| column(name).cloned()).collect::<Result<Vec<_>, _>>()?;
+        let key = |name: &String| match self.dialect.is_first() {
+            true => column(name).cloned(),
+            false => canonical::of_array(column(name)?),
+        };
+        let columns = self.by.columns.iter().map(key).collect::<Result<Vec<_>, _>>()?;
         let keys = self.converter.convert_columns(&columns)?;
         let (topics, partitions) = (column("_topic")?.as_string::<i32>(), column("_partition")?);
         let partitions = partitions.as_primitive::<Int32Type>();

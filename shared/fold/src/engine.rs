@@ -3,25 +3,28 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use bifold_ledger::Dialect;
 use datafusion::catalog::MemoryCatalogProviderList;
 use datafusion::error::Result;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, GreedyMemoryPool};
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionStateBuilder, TaskContext};
 use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::SessionConfig;
 
-use crate::{functions, times};
+use crate::dialect::TODAY;
+use crate::{exact, functions, sql, times};
 
 /// The stack of every thread that plans SQL: planning recurses once per operator of a chain.
 pub const STACK: usize = 128 << 20;
 
-/// A DataFusion context with bifold's functions and settings.
+/// DataFusion contexts with bifold's functions and settings, one for each dialect; they share memory and scratch.
 #[derive(Clone)]
 pub struct Engine {
-    context: SessionContext,
+    first: SessionContext,
+    today: SessionContext,
 }
 
 impl std::fmt::Debug for Engine {
@@ -48,6 +51,12 @@ impl Engine {
     }
 
     fn build(runtime: RuntimeEnvBuilder, threads: usize) -> Result<Self> {
+        let runtime = runtime.build_arc()?;
+        let first = Self::context_in(Dialect::FIRST, Arc::clone(&runtime), threads);
+        Ok(Self { first, today: Self::context_in(TODAY, runtime, threads) })
+    }
+
+    fn context_in(dialect: Dialect, runtime: Arc<RuntimeEnv>, threads: usize) -> SessionContext {
         let mut config = SessionConfig::new().with_target_partitions(threads).with_information_schema(false);
         let options = config.options_mut();
         // Strings are Utf8 everywhere: view types hash differently.
@@ -56,26 +65,38 @@ impl Engine {
         options.sql_parser.collect_spans = true;
         // One state row per group, not per event, however many groups there are.
         options.execution.skip_partial_aggregation_probe_ratio_threshold = 1.0;
-        let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(times::Comparisons)];
-        rules.extend(Analyzer::new().rules);
-        let state = SessionStateBuilder::new()
+        if !dialect.is_first() {
+            // Numbers in SQL are exact.
+            options.sql_parser.parse_float_as_decimal = true;
+            // Its heap takes NaN for less than nothing.
+            options.optimizer.enable_topk_aggregation = false;
+        }
+        let builder = SessionStateBuilder::new()
             .with_config(config)
-            .with_runtime_env(runtime.build_arc()?)
+            .with_runtime_env(runtime)
             .with_default_features()
-            .with_type_planner(Arc::new(times::Types))
-            .with_analyzer_rules(rules)
-            .build();
-        let context = SessionContext::new_with_state(state);
+            .with_type_planner(Arc::new(times::Types));
+        let builder = if dialect.is_first() {
+            let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(times::Comparisons)];
+            rules.extend(Analyzer::new().rules);
+            builder.with_analyzer_rules(rules)
+        } else {
+            builder.with_analyzer_rules(exact::analyzer_rules()).with_optimizer_rules(exact::optimizer_rules())
+        };
+        let context = SessionContext::new_with_state(builder.build());
         for function in functions::scalars() {
             context.register_udf((*function).clone());
         }
         for function in functions::bounded(context.state().scalar_functions()) {
             context.register_udf(function);
         }
-        for function in functions::aggregates() {
-            context.register_udaf((*function).clone());
+        for function in functions::aggregates(dialect, context.state().aggregate_functions()) {
+            context.register_udaf(function);
         }
-        Ok(Self { context })
+        if !dialect.is_first() {
+            context.register_udf((*sql::marker()).clone());
+        }
+        context
     }
 
     /// A context of its own for one query, which ends with `ResourcesExhausted` beyond `memory` bytes: it does not spill.
@@ -83,7 +104,7 @@ impl Engine {
     /// # Errors
     /// The runtime cannot be built.
     pub fn query_context(&self, memory: u64) -> Result<SessionContext> {
-        let state = self.context.state();
+        let state = self.today.state();
         let pool = GreedyMemoryPool::new(usize::try_from(memory).unwrap_or(usize::MAX));
         let runtime = RuntimeEnvBuilder::from_runtime_env(state.runtime_env())
             .with_memory_pool(Arc::new(pool))
@@ -95,18 +116,24 @@ impl Engine {
             .with_config(config)
             .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
             .with_runtime_env(runtime)
+            .with_analyzer_rule(Arc::new(exact::arithmetic::Checked))
             .build();
         Ok(SessionContext::new_with_state(state))
     }
 
-    /// The context itself.
+    /// The context of today's dialect.
     pub fn context(&self) -> &SessionContext {
-        &self.context
+        &self.today
+    }
+
+    /// The context of a dialect.
+    pub(crate) fn context_of(&self, dialect: Dialect) -> &SessionContext {
+        if dialect.is_first() { &self.first } else { &self.today }
     }
 
     /// What a plan is executed with.
     pub fn task(&self) -> Arc<TaskContext> {
-        self.context.task_ctx()
+        self.today.task_ctx()
     }
 }
 

@@ -1,16 +1,22 @@
 //! The functions of view SQL beside DataFusion's own, and which of those may stand in a view.
 
 mod approx_distinct;
+pub(crate) mod canonical;
+pub(crate) mod compare;
 mod corr;
+mod extremes;
+mod moments;
 pub(crate) mod or_null;
 mod size;
 mod tumble;
+mod two;
 mod windows;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
+use bifold_ledger::Dialect;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 
 /// Functions that bifold adds, or puts in the place of DataFusion's.
@@ -27,12 +33,21 @@ pub(crate) fn bounded(originals: &HashMap<String, Arc<ScalarUDF>>) -> Vec<Scalar
     size::JUDGED.iter().filter_map(|name| originals.get(*name)).map(|of| or_null::bounded(Arc::clone(of))).collect()
 }
 
-/// Aggregates that bifold adds, or puts in the place of DataFusion's.
-pub(crate) fn aggregates() -> Vec<Arc<AggregateUDF>> {
-    vec![
-        Arc::new(AggregateUDF::from(approx_distinct::ApproxDistinct::new())),
-        Arc::new(AggregateUDF::from(corr::Corr::new())),
-    ]
+/// Aggregates that bifold adds, or puts in the place of DataFusion's, in a dialect.
+pub(crate) fn aggregates(dialect: Dialect, originals: &HashMap<String, Arc<AggregateUDF>>) -> Vec<AggregateUDF> {
+    let mut made = vec![AggregateUDF::from(approx_distinct::ApproxDistinct::new())];
+    if dialect.is_first() {
+        made.push(AggregateUDF::from(corr::Corr::new()));
+        return made;
+    }
+    made.extend([extremes::Extreme::min(), extremes::Extreme::max()].map(AggregateUDF::from));
+    made.extend(moments::all(originals));
+    made
+}
+
+/// Whether a function fails for no value.
+pub(crate) fn never_fails(function: &ScalarUDF) -> bool {
+    canonical::is_canonical(function) || compare::is_compare(function)
 }
 
 /// How an aggregate treats the order of its rows.
@@ -102,7 +117,7 @@ pub(crate) fn is_quantile_sketch(name: &str) -> bool {
 
 /// The id of an aggregate's state: what is stored under it can be merged with whatever has the same id, in every
 /// version of bifold. Held by golden files.
-pub(crate) fn state_id(name: &str, distinct: bool, ordered: bool, arguments: &[DataType]) -> String {
+pub(crate) fn state_id(dialect: Dialect, name: &str, distinct: bool, ordered: bool, arguments: &[DataType]) -> String {
     if name == "approx_distinct" {
         return "hll8_12/1".to_string();
     }
@@ -119,7 +134,9 @@ pub(crate) fn state_id(name: &str, distinct: bool, ordered: bool, arguments: &[D
             id.push_str(&short(argument));
         }
     }
-    format!("{id}/1")
+    let is_new = moments::is_moment(name) && !distinct
+        || matches!(name, "min" | "max") && arguments.iter().any(DataType::is_floating);
+    format!("{id}/{}", if is_new && !dialect.is_first() { 2 } else { 1 })
 }
 
 fn short(ty: &DataType) -> String {

@@ -2,6 +2,8 @@
 //!
 //! - [`pipeline`]: sources and views from SQL text
 //! - [`schema`]: sources and their columns
+//! - [`dialect`]: what a statement means, by when its view was declared
+//! - [`sql`]: statements corrected before they are planned
 //! - [`decode`]: JSON records to rows
 //! - [`dedup`]: which rows are duplicates
 //! - [`view`]: a view compiled to group keys, aggregates and what finishes them
@@ -16,12 +18,16 @@
 pub mod decode;
 pub mod dedup;
 pub mod delta;
+pub mod dialect;
 pub mod engine;
 pub mod error;
+mod exact;
 mod functions;
 pub mod live;
 pub mod pipeline;
+mod rewrite;
 pub mod schema;
+pub mod sql;
 pub mod states;
 mod times;
 pub mod view;

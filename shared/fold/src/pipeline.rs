@@ -46,6 +46,16 @@ pub struct ViewText {
     pub place: Place,
 }
 
+impl ViewText {
+    /// The view's text as it is stored: its options, and the SELECT as the parser writes it.
+    pub fn sql(&self) -> String {
+        match &self.options {
+            None => self.query.to_string(),
+            Some(options) => format!("{options} AS {}", self.query),
+        }
+    }
+}
+
 /// A pipeline that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {

@@ -59,6 +59,27 @@ pub(crate) fn item_field(item: &Type) -> Arc<Field> {
     Arc::new(Field::new_list_field(item.arrow(), true))
 }
 
+/// What SQL calls an Arrow type, for messages.
+pub(crate) fn sql_name(ty: &DataType) -> String {
+    match ty {
+        DataType::Boolean => "BOOLEAN".to_string(),
+        DataType::Int8 | DataType::Int16 | DataType::Int32 => "INT".to_string(),
+        DataType::Int64 => "BIGINT".to_string(),
+        DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => "BIGINT UNSIGNED".to_string(),
+        DataType::Float32 | DataType::Float64 => "DOUBLE".to_string(),
+        DataType::Decimal128(p, s) | DataType::Decimal256(p, s) => format!("DECIMAL({p},{s})"),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "TEXT".to_string(),
+        DataType::Timestamp(TimeUnit::Microsecond, None) => "TIMESTAMP".to_string(),
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => "TIMESTAMP(9)".to_string(),
+        DataType::Timestamp(..) => "TIMESTAMP WITH TIME ZONE".to_string(),
+        DataType::Date32 | DataType::Date64 => "DATE".to_string(),
+        DataType::Interval(_) | DataType::Duration(_) => "INTERVAL".to_string(),
+        DataType::List(item) => format!("{}[]", sql_name(item.data_type())),
+        DataType::Struct(_) => "STRUCT".to_string(),
+        other => other.to_string(),
+    }
+}
+
 impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -164,6 +185,11 @@ impl Source {
     pub fn decoding(&self) -> String {
         let text = serde_json::to_string(&Self { dedup: None, ..self.clone() }).expect("a source is JSON");
         Sha256::digest(text.as_bytes())[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Whether a wrong event time can be only so late: one that is bounded does not drive all others out.
+    pub fn bounds_event_time(&self) -> bool {
+        self.event_time_max_us.is_some() || self.event_time_max_ahead_us.is_some()
     }
 
     /// Whether records can be keyed by `column`: it is declared.

@@ -15,7 +15,7 @@ use datafusion::logical_expr::{Between, BinaryExpr, Expr, ExprSchemable, Logical
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::sqlparser::ast::{DataType as SqlType, TimezoneInfo};
 
-const TIME: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
+pub(crate) const TIME: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 
 /// Plans `TIMESTAMP` and `DATETIME` without digits and zone.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl AnalyzerRule for Comparisons {
     }
 }
 
-fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+pub(crate) fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     // What has no type here (an outer query's column) is left to DataFusion.
     let is_time = |expr: &Expr| expr.get_type(schema).is_ok_and(|ty| ty == TIME);
     let is_span = |expr: &Expr| expr.get_type(schema).is_ok_and(|ty| matches!(ty, DataType::Duration(_)));
@@ -130,12 +130,12 @@ fn taken(expr: Expr) -> Expr {
     if is_text(&expr) { cast(expr, TIME) } else { expr }
 }
 
-fn is_text(expr: &Expr) -> bool {
+pub(crate) fn is_text(expr: &Expr) -> bool {
     let text = |value: &ScalarValue| value.try_as_str().is_some_and(|text| text.is_some());
     matches!(expr, Expr::Literal(value, _) if text(value))
 }
 
-fn compares(op: Operator) -> bool {
+pub(crate) fn compares(op: Operator) -> bool {
     use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
     matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
 }

@@ -15,6 +15,7 @@ mod check;
 mod compile;
 mod constants;
 mod dry_run;
+mod readings;
 mod shape;
 mod total;
 mod wrong;
@@ -22,13 +23,14 @@ mod wrong;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
-use bifold_ledger::VersionId;
+use bifold_ledger::{Dialect, VersionId};
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_plan::aggregates::PhysicalGroupBy;
 
-pub use compile::{compile, compile_all, compile_stored};
+pub use compile::{compile, compile_all, compile_stored, compile_under, Stored};
+pub use readings::Readings;
 pub use wrong::readable;
 
 use crate::schema::Source;
@@ -39,6 +41,8 @@ pub struct View {
     pub name: String,
     /// Its version: the hash of all that decides its content.
     pub version: VersionId,
+    /// The dialect that it was declared under.
+    pub dialect: Dialect,
     /// What defines it, normalised: the SELECT; before it, where it has options, `WITH (…) AS`.
     pub sql: String,
     /// The source it reads.
@@ -57,6 +61,8 @@ pub struct View {
     pub(crate) time_key: Option<usize>,
     /// Output columns that are quantiles from sketches: equal only within their error.
     pub approximate: Vec<String>,
+    /// Output columns whose values do not add up over groups, and the measures that they are.
+    pub(crate) not_additive: Vec<(String, String)>,
     /// The source columns that its input reads: what a decoder has to build.
     pub needed: Vec<String>,
     /// The ids of its aggregates' states.
@@ -92,6 +98,11 @@ impl View {
     /// How many of the stored columns are keys.
     pub fn key_count(&self) -> usize {
         self.group_by.num_group_exprs()
+    }
+
+    /// The measure because of which a column's values do not add up over groups, for people. None where they do, and of keys.
+    pub fn does_not_add_up(&self, column: &str) -> Option<&str> {
+        self.not_additive.iter().find(|(name, _)| name == column).map(|(_, measure)| measure.as_str())
     }
 
     /// What people call the aggregate's output at `place`: the view's column, else the expression.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{Nonce, Number, VersionId};
-use crate::offsets::{Offsets, Ranges};
+use crate::names::{Dialect, Nonce, Number, VersionId};
+use crate::offsets::{Offsets, Ranges, TopicPartition};
 
 /// One committed step of a source.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -49,6 +49,9 @@ pub enum Body {
         /// The source's definition that the version decodes by: whoever folds it needs nothing else.
         #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
         source: serde_json::Value,
+        /// The dialect of SQL and decoding that the version means.
+        #[serde(default, skip_serializing_if = "Dialect::is_first")]
+        dialect: Dialect,
     },
     /// Versions become inactive.
     Retired {
@@ -93,6 +96,9 @@ pub enum Body {
         /// How many events were duplicates, and are not among those folded.
         #[serde(default, skip_serializing_if = "is_zero")]
         duplicates: u64,
+        /// What the ranges held beside the events of the delta. None where the writer did not count it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seen: Option<Box<Seen>>,
     },
     /// Batch views were published.
     Published {
@@ -177,8 +183,14 @@ impl Body {
 
     /// The ledger format that a binary must know to read this kind of entry.
     pub fn needs_format(&self) -> u32 {
-        use Body::{Compacted, CompactedArchive, Expired, Lifted, Lost, Published, Quarantined};
+        use Body::{
+            Compacted, CompactedArchive, Declared, Expired, Folded, Lifted, Lost, Published, Quarantined,
+        };
         match self {
+            Declared { dialect, .. } if !dialect.is_first() => 4,
+            Folded { seen: Some(_), .. } => 4,
+            Published { versions, .. } if versions.iter().any(|v| v.seen.is_some()) => 4,
+            Expired { bases, .. } if bases.iter().any(|base| base.seen.is_some()) => 4,
             Expired { .. } => 3,
             // An older binary would leave the time out of its snapshots.
             Published { versions, .. }
@@ -270,6 +282,9 @@ pub struct BaseView {
     /// From which time on it holds groups. None: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_from_us: Option<i64>,
+    /// What its positions held beside its events. None where the writer did not count it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Box<Seen>>,
 }
 
 /// The batch view of one version.
@@ -290,4 +305,21 @@ pub struct PublishedVersion {
     /// From which time on it holds groups, in microseconds since 1970: older ones are beyond the view's retention. None: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_from_us: Option<i64>,
+    /// What its positions held beside its events. None where the writer did not count it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Box<Seen>>,
+}
+
+/// What a range of positions holds beside the states made of it.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Seen {
+    /// Elements that a version's own definition does not decode, by version and reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dead: BTreeMap<VersionId, BTreeMap<String, u64>>,
+    /// The newest event time of each partition, in microseconds since 1970.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub newest_event_us: BTreeMap<TopicPartition, i64>,
+    /// The snapshot of each lookup table in force from the ends of the range on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub snapshots: BTreeMap<String, Number>,
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::change::{Change, ChangeKind};
 use crate::entry::{ArchiveCounts, BaseView, Body, Entry, File};
-use crate::names::{Nonce, Number, VersionId};
+use crate::names::{Dialect, Nonce, Number, VersionId};
 use crate::offsets::{Offsets, Ranges, Span, TopicPartition};
 use crate::refusal::Refusal;
 
@@ -71,6 +71,9 @@ pub struct VersionState {
     /// The source's definition that it decodes by.
     #[serde(default)]
     pub source: serde_json::Value,
+    /// The dialect that it was declared under.
+    #[serde(default, skip_serializing_if = "Dialect::is_first")]
+    pub dialect: Dialect,
     /// Whether it is folded and built.
     pub active: bool,
     /// The number of its newest `declared`.
@@ -243,7 +246,9 @@ impl Ledger {
                 self.origins.clone_from(origins);
             }
             Body::Format { format } => self.format = *format,
-            Body::Declared { view, version, sql, source } => self.declare(entry.number, view, version, (sql, source)),
+            Body::Declared { view, version, sql, source, dialect } => {
+                self.declare(entry.number, view, version, (sql, source, *dialect));
+            }
             Body::Retired { versions } => {
                 for version in versions {
                     self.version_mut(version).active = false;
@@ -263,7 +268,7 @@ impl Ledger {
                     decoding: decoding.clone(),
                 });
             }
-            Body::Folded { ranges, versions, delta, events, newest_event_us, holes, duplicates } => {
+            Body::Folded { ranges, versions, delta, events, newest_event_us, holes, duplicates, .. } => {
                 self.duplicates += duplicates;
                 self.folded.advance_by(ranges);
                 note_epochs(&mut self.folded_epochs, ranges);
@@ -332,7 +337,7 @@ impl Ledger {
         Ok(())
     }
 
-    fn declare(&mut self, number: Number, view: &str, version: &VersionId, how: (&String, &serde_json::Value)) {
+    fn declare(&mut self, number: Number, view: &str, version: &VersionId, how: (&String, &serde_json::Value, Dialect)) {
         let effective = self.effective();
         // Complete and empty where nothing lies before it; else building until a batch run has built it (rule 13).
         let boundary = (effective == self.origins).then(|| self.origins.clone());
@@ -340,6 +345,7 @@ impl Ledger {
             view: view.to_string(),
             sql: how.0.clone(),
             source: how.1.clone(),
+            dialect: how.2,
             active: true,
             declared: number,
             declared_at: effective,
@@ -399,6 +405,15 @@ impl Ledger {
     /// The change that entry `number` made.
     pub fn change_at(&self, number: Number) -> Option<&Change> {
         self.changes.iter().find(|change| change.number == number)
+    }
+
+    /// The first quarantine that is neither lifted nor gone with the archive's past: what left the archive is a hole of every
+    /// version to come.
+    pub fn quarantine_in_force(&self) -> Option<Number> {
+        let in_force = |change: &&Change| {
+            change.kind == ChangeKind::Quarantined && change.lifted.is_none() && !change.ranges.below(&self.expired)
+        };
+        self.changes.iter().find(in_force).map(|change| change.number)
     }
 
     /// The leader epoch of what lies before the position `next` of `at`, if it is known. An epoch belongs to the position at which it was

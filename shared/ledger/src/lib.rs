@@ -37,10 +37,10 @@ pub use change::{Change, ChangeKind, Hole};
 pub use compaction::{ArchiveSizes, holes_of};
 pub use cover::{Chain, Cover, Gap, Holes, LiveUnit, chain};
 pub use decide::{BatchPlan, ExpiryPlan, Mode, Toward, VersionPlan};
-pub use entry::{ArchiveCounts, BaseView, Body, Entry, File, PublishedVersion};
+pub use entry::{ArchiveCounts, BaseView, Body, Entry, File, PublishedVersion, Seen};
 pub use extent::Extent;
 pub use ledger::{ArchiveUnit, Ledger, Unit, VersionState};
-pub use names::{Nonce, Number, VersionId};
+pub use names::{Dialect, Nonce, Number, VersionId};
 pub use offsets::{Offsets, Ranges, Span, TopicPartition};
 pub use part::Part;
 pub use refusal::Refusal;
@@ -48,7 +48,8 @@ pub use standing::{Standing, Stopped};
 
 /// The newest ledger format that this binary reads and writes.
 ///
-/// 1: the first. 2: `lost`, `quarantined`, `lifted`, `compacted`, `compacted_archive`. 3: `expired`, and `published` with times.
-pub const FORMAT: u32 = 3;
+/// 1: the first. 2: `lost`, `quarantined`, `lifted`, `compacted`, `compacted_archive`. 3: `expired`, and `published` with times. 4: `declared` with a
+/// dialect, and what else a range held in `folded`, `published` and `expired`.
+pub const FORMAT: u32 = 4;
 /// The format of a new source: it is raised by what needs more.
 pub const FIRST_FORMAT: u32 = 1;

@@ -25,6 +25,34 @@ impl From<&str> for VersionId {
     }
 }
 
+/// The dialect that a version was declared under: what its SQL means, how its events decode, how its states finish. A
+/// version keeps its dialect; entries from before there were dialects have the first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Dialect(pub u32);
+
+impl Dialect {
+    /// The dialect of entries that name none.
+    pub const FIRST: Dialect = Dialect(1);
+
+    /// Whether it is the dialect of entries that name none.
+    pub fn is_first(&self) -> bool {
+        *self == Self::FIRST
+    }
+}
+
+impl Default for Dialect {
+    fn default() -> Self {
+        Self::FIRST
+    }
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
 /// A random word by which a writer recognises its own entry after a put whose outcome it does not know.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]

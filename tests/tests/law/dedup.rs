@@ -90,7 +90,7 @@ fn places(rows: &RecordBatch) -> Vec<(i32, i64, i32)> {
 
 /// What a layer lets through of `[from, to)`, which begins there with nothing in memory, and reads in chunks.
 fn layer(view: &View, logs: &[Log], from: usize, to: usize, lookback: i64, rng: &mut StdRng) -> Vec<(i32, i64, i32)> {
-    let mut dedup = Dedup::new(&view.source).expect("its columns compare").expect("the source has dedup");
+    let mut dedup = Dedup::new(&view.source, view.dialect).expect("its columns compare").expect("the source has dedup");
     let mut at = from.saturating_sub(usize::try_from(lookback).expect("not negative"));
     let mut kept = vec![];
     while at < to {

@@ -1,7 +1,7 @@
 //! Ids of states and states of old.
 //!
 //! What is stored under a state id merges with whatever else has the same id, in every version of bifold; a view's
-//! version is made of them. `golden/state_ids.json` holds the id of every aggregate that merges, in its forms.
+//! version is made of them. `golden/state_ids-N.json` holds the id of every aggregate that merges in dialect N, in its forms.
 //!
 //! - A new aggregate or form: add a line with an empty id and run the tests with `GOLDEN=write`.
 //! - The bytes of a state change (ours, or DataFusion's with an upgrade): its id gets another number, in
@@ -9,7 +9,7 @@
 //!   changelog.
 //! - An id changes and the bytes do not: that is a mistake, for everyone's views would be rebuilt for nothing.
 //!
-//! Each folder `golden/states-*` holds a pipeline, events, and the states that were made of them once, as a delta and as
+//! Each folder `golden/states-N` holds a pipeline of dialect N, events, and the states that were made of them once, as a delta and as
 //! Parquet. They must be read, finish to the same numbers, and merge with states of today. A folder is never changed;
 //! a new one needs `pipeline.sql` and `events.ndjson`, and `GOLDEN=write` makes the rest. Old ones go only when the ids of
 //! their states do.
@@ -19,15 +19,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use bifold_fold::dialect::TODAY;
 use bifold_fold::states::Input;
+use bifold_fold::view::compile_under;
 use bifold_fold::{Decoder, Engine, Envelope, View, delta, pipeline};
-use bifold_ledger::VersionId;
+use bifold_ledger::{Dialect, VersionId};
 use bifold_tests::rows::{Rows, WITHIN};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value, json};
 
-use super::views::compile;
+use super::views::pipeline_of;
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden")
@@ -49,12 +51,20 @@ fn write_json(path: &Path, value: &Map<String, Value>) {
 
 #[tokio::test]
 async fn ids_of_states_never_change() {
-    let path = golden().join("state_ids.json");
+    for dialect in (1..=TODAY.0).map(Dialect) {
+        ids_never_change(dialect).await;
+    }
+}
+
+async fn ids_never_change(dialect: Dialect) {
+    let path = golden().join(format!("state_ids-{dialect}.json"));
     let mut ids = read_json(&path);
     let engine = Engine::new();
     let mut changed = vec![];
     for (call, id) in &mut ids {
-        let view = compile(&engine, &format!("SELECT {call} AS x FROM events")).await.unwrap_or_else(|e| panic!("{e}"));
+        let pipeline = pipeline_of([("v", format!("SELECT {call} AS x FROM events"))]);
+        let view = compile_under(&engine, &pipeline, &pipeline.views[0], dialect).await;
+        let view = view.unwrap_or_else(|e| panic!("{e}"));
         let [now] = &view.state_ids[..] else { panic!("{call}: {:?}", view.state_ids) };
         match id.as_str() {
             Some("") if writes() => *id = json!(now),
@@ -77,12 +87,21 @@ async fn states_of_old_load_finish_and_merge() {
     for folder in folders {
         let text = fs::read_to_string(folder.join("pipeline.sql")).unwrap();
         let pipeline = pipeline::parse("pipeline.sql", &text, 1 << 20).unwrap_or_else(|e| panic!("{e}"));
-        let views = bifold_fold::view::compile_all(&engine, &pipeline).await.unwrap_or_else(|e| panic!("{e}"));
+        let mut views = vec![];
+        for text in &pipeline.views {
+            views.push(compile_under(&engine, &pipeline, text, dialect_of(&folder)).await.unwrap_or_else(|e| panic!("{e}")));
+        }
         if writes() && !folder.join("answers.json").exists() {
             write(&engine, &folder, &views).await;
         }
         check(&engine, &folder, &views).await;
     }
+}
+
+/// The dialect that a folder's states are of: the number in its name.
+fn dialect_of(folder: &Path) -> Dialect {
+    let name = folder.file_name().and_then(|name| name.to_str()).and_then(|name| name.rsplit_once('-'));
+    Dialect(name.and_then(|(_, number)| number.parse().ok()).expect("states-N"))
 }
 
 async fn check(engine: &Engine, folder: &Path, views: &[Arc<View>]) {

@@ -14,7 +14,7 @@ use serde_json::json;
 
 const HOUR_US: i64 = 3_600_000_000;
 const PIPELINE: &str = "CREATE TABLE e (t TIMESTAMP, n BIGINT, WATERMARK FOR t AS t) \
-    WITH (connector = 'kafka', topic = 't', format = 'json', timestamp_unit = 'us'); \
+    WITH (connector = 'kafka', topic = 't', format = 'json', timestamp_unit = 'us', event_time_max = '9999-12-31T23:59:59Z'); \
     CREATE MATERIALIZED VIEW v WITH (retention = '6 hours') AS \
     SELECT tumble(t, INTERVAL '1 hour') AS hour, count(*) AS c, sum(n) AS s, count(DISTINCT n) AS d FROM e GROUP BY 1;";
 

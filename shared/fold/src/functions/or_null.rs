@@ -46,10 +46,19 @@ pub(super) fn bounded(original: Arc<ScalarUDF>) -> ScalarUDF {
 }
 
 /// An operator's expression, total.
-pub(crate) fn operator(BinaryExpr { left, op, right }: BinaryExpr) -> Expr {
+pub(crate) fn operator(expr: BinaryExpr) -> Expr {
+    of_operator(expr, Failing::IsNull)
+}
+
+/// An operator's expression, which fails where its result is beyond its type.
+pub(crate) fn checked(expr: BinaryExpr) -> Expr {
+    of_operator(expr, Failing::Fails)
+}
+
+fn of_operator(BinaryExpr { left, op, right }: BinaryExpr, failing: Failing) -> Expr {
     let original = Original::Operator { op, name: op.to_string() };
     let signature = Signature::any(2, Volatility::Immutable);
-    let total = OrNull { original, signature, failing: Failing::IsNull, warned: AtomicBool::new(false) };
+    let total = OrNull { original, signature, failing, warned: AtomicBool::new(false) };
     Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(ScalarUDF::from(total)), vec![*left, *right]))
 }
 

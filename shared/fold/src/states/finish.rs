@@ -157,7 +157,7 @@ impl View {
             LogicalPlan::Aggregate(_) => Ok(Transformed::yes(replacement.clone())),
             node => Ok(Transformed::no(node)),
         })?;
-        let frame = engine.context().execute_logical_plan(plan.data).await?;
+        let frame = engine.context_of(self.dialect).execute_logical_plan(plan.data).await?;
         let rows = frame.collect().await?;
         let output = Arc::clone(&self.output);
         rows.into_iter()

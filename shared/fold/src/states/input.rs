@@ -30,7 +30,7 @@ impl View {
             }
             node => Ok(Transformed::no(node)),
         })?;
-        Ok(engine.context().state().create_physical_plan(&plan.data).await?)
+        Ok(engine.context_of(self.dialect).state().create_physical_plan(&plan.data).await?)
     }
 }
 

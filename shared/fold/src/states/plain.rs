@@ -7,6 +7,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::Column;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::datasource::provider_as_source;
+use datafusion::execution::context::SessionContext;
 use datafusion::functions_window::expr_fn::lag;
 use datafusion::logical_expr::{Aggregate, Expr, ExprFunctionExt, LogicalPlan, col, lit};
 
@@ -23,7 +24,7 @@ impl View {
     /// DataFusion's failure.
     pub async fn plain(&self, engine: &Engine, table: Arc<dyn TableProvider>) -> Result<Vec<RecordBatch>> {
         let table = match &self.source.dedup {
-            Some(by) => without_duplicates(engine, table, by)?,
+            Some(by) => without_duplicates(engine.context_of(self.dialect), table, by)?,
             None => table,
         };
         let source = provider_as_source(table);
@@ -40,7 +41,7 @@ impl View {
             }
             node => Ok(Transformed::no(node)),
         })?;
-        Ok(engine.context().execute_logical_plan(plan.data).await?.collect().await?)
+        Ok(engine.context_of(self.dialect).execute_logical_plan(plan.data).await?.collect().await?)
     }
 }
 
@@ -49,7 +50,11 @@ impl View {
 ///
 /// # Errors
 /// DataFusion's failure.
-fn without_duplicates(engine: &Engine, table: Arc<dyn TableProvider>, by: &DedupBy) -> Result<Arc<dyn TableProvider>> {
+fn without_duplicates(
+    context: &SessionContext,
+    table: Arc<dyn TableProvider>,
+    by: &DedupBy,
+) -> Result<Arc<dyn TableProvider>> {
     const BEFORE: &str = "_before";
     let column = |name: &str| col(Column::from_name(name));
     let schema = table.schema();
@@ -61,7 +66,7 @@ fn without_duplicates(engine: &Engine, table: Arc<dyn TableProvider>, by: &Dedup
         .build()?
         .alias(BEFORE);
     let near = (column("_offset") - column(BEFORE)).lt_eq(lit(by.lookback));
-    let frame = engine.context().read_table(table)?.window(vec![before])?;
+    let frame = context.read_table(table)?.window(vec![before])?;
     let frame = frame.filter(column(BEFORE).is_null().or(!near))?.select(names)?;
     Ok(frame.into_view())
 }

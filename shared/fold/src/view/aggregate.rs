@@ -2,6 +2,7 @@
 //! decides its result.
 
 use arrow::datatypes::DataType;
+use bifold_ledger::Dialect;
 use datafusion::common::Column;
 use datafusion::common::DFSchema;
 use datafusion::functions_aggregate::sum::sum_udaf;
@@ -37,7 +38,12 @@ const INTEGER: DataType = DataType::Decimal128(20, 0);
 const SAFE_PRECISION: u8 = 28;
 
 /// Makes `expr`, an aggregate call over `input` with the value type `ty`, ready to merge.
-pub(super) fn prepare(expr: &Expr, input: &DFSchema, ty: &DataType) -> Result<Call, Refused> {
+pub(super) fn prepare(
+    dialect: Dialect,
+    expr: &Expr,
+    input: &DFSchema,
+    ty: &DataType,
+) -> Result<Call, Refused> {
     let call = unalias(expr)?;
     let mut params = call.params.clone();
     let function = call.func.name().to_string();
@@ -78,7 +84,7 @@ pub(super) fn prepare(expr: &Expr, input: &DFSchema, ty: &DataType) -> Result<Ca
     let guard = widen(&function, &mut params, input, ty).map_err(|e| refuse(e.to_string(), "check the argument"))?;
     let arguments = params.args.iter().map(|arg| arg.get_type(input)).collect::<Result<Vec<_>, _>>();
     let arguments = arguments.map_err(|e| refuse(e.to_string(), "check the arguments"))?;
-    let state_id = state_id(&function, params.distinct, ordered, &arguments);
+    let state_id = state_id(dialect, &function, params.distinct, ordered, &arguments);
     let func = if guard.is_some() && function == "sum" { sum_udaf() } else { call.func.clone() };
     let expr = Expr::AggregateFunction(AggregateFunction { func, params });
     Ok(Call { expr, plain, guard, state_id })

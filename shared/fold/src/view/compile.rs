@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use bifold_ledger::VersionId;
+use bifold_ledger::{Dialect, VersionId, VersionState};
 use datafusion::catalog::MemoryCatalogProviderList;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, TableReference};
@@ -14,23 +14,28 @@ use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF, Volatility, lit};
+use datafusion::logical_expr::{
+    Aggregate, Cast, Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TryCast, Volatility, lit,
+};
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
-use datafusion::optimizer::{Optimizer, OptimizerContext};
+use datafusion::optimizer::{Optimizer, OptimizerContext, OptimizerRule};
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion::physical_expr::create_physical_expr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
 use datafusion::sql::parser::Statement as DataFusionStatement;
-use datafusion::sql::sqlparser::ast::Statement;
+use datafusion::sql::sqlparser::ast::{Query, Statement};
 use sha2::{Digest, Sha256};
 
 use super::dry_run::dry_run;
 use super::{View, aggregate, check, constants, shape, total, wrong};
+use crate::dialect::TODAY;
 use crate::engine::Engine;
 use crate::error::{Error, PipelineError};
+use crate::exact;
 use crate::pipeline::{Pipeline, ViewText};
 use crate::schema::Source;
+use crate::sql;
 
 /// Compiles every view of a pipeline.
 ///
@@ -49,7 +54,20 @@ pub async fn compile_all(engine: &Engine, pipeline: &Pipeline) -> Result<Vec<Arc
 /// # Errors
 /// What is wrong with it, where, and what to do.
 pub async fn compile(engine: &Engine, pipeline: &Pipeline, text: &ViewText) -> Result<Arc<View>, PipelineError> {
-    compile_as(engine, pipeline, text, Judged::New).await
+    compile_as(engine, pipeline, text, Terms { dialect: TODAY, judged: Judged::New }).await
+}
+
+/// Compiles one view as it was declared under a dialect.
+///
+/// # Errors
+/// What that dialect does not understand.
+pub async fn compile_under(
+    engine: &Engine,
+    pipeline: &Pipeline,
+    text: &ViewText,
+    dialect: Dialect,
+) -> Result<Arc<View>, PipelineError> {
+    compile_as(engine, pipeline, text, Terms { dialect, judged: Judged::Stored }).await
 }
 
 /// Whether a view is judged by what bifold has come to refuse: what the ledger holds goes on as it was.
@@ -59,11 +77,43 @@ enum Judged {
     Stored,
 }
 
+/// How a view's SQL is read.
+#[derive(Clone, Copy)]
+struct Terms {
+    dialect: Dialect,
+    judged: Judged,
+}
+
+impl Terms {
+    fn is_new(self) -> bool {
+        self.judged == Judged::New
+    }
+}
+
+/// A version as the ledger holds it.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored<'a> {
+    /// The view's name.
+    pub name: &'a str,
+    /// The normalised SQL.
+    pub sql: &'a str,
+    /// The source's definition.
+    pub source: &'a serde_json::Value,
+    /// The dialect it was declared under.
+    pub dialect: Dialect,
+}
+
+impl<'a> From<&'a VersionState> for Stored<'a> {
+    fn from(state: &'a VersionState) -> Self {
+        Self { name: &state.view, sql: &state.sql, source: &state.source, dialect: state.dialect }
+    }
+}
+
 async fn compile_as(
     engine: &Engine,
     pipeline: &Pipeline,
     text: &ViewText,
-    judged: Judged,
+    terms: Terms,
 ) -> Result<Arc<View>, PipelineError> {
     let read = check::read_by(text)?;
     let Some(source) = pipeline.sources.iter().find(|source| source.name == read.source) else {
@@ -75,21 +125,23 @@ async fn compile_as(
         return Err(text.place.error(read.at, format!("there is no source {:?}", read.source), Some(hint)));
     };
     let source = Arc::new(source.clone());
-    let state = match state_of(engine, &source) {
+    let state = match state_of(engine.context_of(terms.dialect), &source) {
         Ok(state) => state,
         Err(error) => return Err(text.place.error(text.place.start(), error.strip_backtrace(), None)),
     };
     let wrong = |error: DataFusionError| wrong::planning_error(text, &source, &state, error);
-    let statement = Statement::Query(text.query.clone());
+    let statement = Statement::Query(prepared(text, terms.dialect)?);
     let plan = state.statement_to_plan(DataFusionStatement::Statement(Box::new(statement))).await.map_err(wrong)?;
-    if judged == Judged::New {
+    let plan = if terms.dialect.is_first() { plan } else { sql::unmarked(plan, failing_is_null).map_err(wrong)? };
+    if terms.is_new() {
         check::passed_over(text, &state)?;
     }
     let plan = each_key_once(plan).map_err(wrong)?;
     refuse_volatile(text, &plan)?;
-    let plan = analyse(&state, plan, judged).map_err(wrong)?;
+    let plan = analyse(&state, plan, terms).map_err(wrong)?;
     let found = the_aggregate(text, &plan)?;
-    let view = build(text, Arc::clone(&source), &state, plan, found).map_err(|failure| match failure {
+    let of = (text, Arc::clone(&source), terms.dialect);
+    let view = build(of, &state, plan, found).map_err(|failure| match failure {
         Failure::Plan(error) => wrong(error),
         Failure::Refused(refused) => wrong::refused(text, refused),
     })?;
@@ -100,6 +152,11 @@ async fn compile_as(
         let hint = Some("group by the event time or by a window of it, and show it".to_string());
         let message = "retention goes by the view's time column, and this view has none";
         return Err(text.place.error(text.place.options(), message, hint));
+    }
+    if terms.is_new() && view.retention_us.is_some() && !source.bounds_event_time() {
+        let hint = "say WITH (event_time_max_ahead = '1 hour') or event_time_max of the source";
+        let message = "retention goes by the newest event time, and this source lets one wrong time empty the view";
+        return Err(text.place.error(text.place.options(), message, Some(hint.to_string())));
     }
     let view = Arc::new(view);
     match dry_run(engine, &view).await {
@@ -113,24 +170,24 @@ async fn compile_as(
 ///
 /// # Errors
 /// SQL or a definition that this bifold does not understand.
-pub async fn compile_stored(
-    engine: &Engine,
-    name: &str,
-    sql: &str,
-    source: &serde_json::Value,
-) -> Result<Arc<View>, PipelineError> {
+pub async fn compile_stored(engine: &Engine, stored: Stored<'_>) -> Result<Arc<View>, PipelineError> {
+    let Stored { name, sql, source, dialect } = stored;
     let quoted = name.replace('"', "\"\"");
     // No SELECT begins with WITH (: those are the view's options.
     let begin = if sql.starts_with("WITH (") { "" } else { "AS " };
     let text = format!("CREATE MATERIALIZED VIEW \"{quoted}\" {begin}{sql}");
     let mut pipeline = crate::pipeline::parse(&format!("the ledger's view {name}"), &text, 0)?;
     let view = pipeline.views.remove(0);
+    if dialect > TODAY {
+        let message = format!("it was declared under dialect {dialect}, and this bifold knows dialects up to {TODAY}");
+        return Err(view.place.error(view.place.start(), message, Some("run a newer bifold".to_string())));
+    }
     let source = serde_json::from_value::<Source>(source.clone()).map_err(|e| {
         let at = view.place.clause(&["FROM"]);
         view.place.error(at, format!("its source cannot be read: {e}"), None)
     })?;
     pipeline.sources.push(source);
-    compile_as(engine, &pipeline, &view, Judged::Stored).await
+    compile_as(engine, &pipeline, &view, Terms { dialect, judged: Judged::Stored }).await
 }
 
 enum Failure {
@@ -146,8 +203,8 @@ impl From<DataFusionError> for Failure {
 
 /// A session in which the source is an empty table, and the only one. Its catalog is its own: others compile at the
 /// same time, perhaps another pipeline's source of the same name.
-fn state_of(engine: &Engine, source: &Source) -> DataFusionResult<SessionState> {
-    let state = engine.context().state();
+fn state_of(context: &SessionContext, source: &Source) -> DataFusionResult<SessionState> {
+    let state = context.state();
     let config = state.config().clone().with_create_default_catalog_and_schema(true);
     let state = SessionStateBuilder::new_from_existing(state)
         .with_config(config)
@@ -159,17 +216,41 @@ fn state_of(engine: &Engine, source: &Source) -> DataFusionResult<SessionState> 
 }
 
 /// Type coercion and constant folding alone, and expressions made total: no rule that may restructure the aggregate.
-fn analyse(state: &SessionState, plan: LogicalPlan, judged: Judged) -> DataFusionResult<LogicalPlan> {
+fn analyse(state: &SessionState, plan: LogicalPlan, terms: Terms) -> DataFusionResult<LogicalPlan> {
     let plan = total::wide(plan)?;
     let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
+    if terms.is_new() {
+        exact::implicit::check_constants(&plan)?;
+        exact::implicit::check(&plan)?;
+    }
     let context = OptimizerContext::new_with_config_options(Arc::clone(state.config_options()));
     let context = context.with_skip_failing_rules(false);
-    let simplify = Optimizer::with_rules(vec![Arc::new(SimplifyExpressions::new())]);
-    let plan = simplify.optimize(plan, &context, |_, _| {})?;
-    if judged == Judged::New {
+    let simplify: Arc<dyn OptimizerRule + Send + Sync> = match terms.dialect.is_first() {
+        true => Arc::new(SimplifyExpressions::new()),
+        false => Arc::new(exact::constants::Fold),
+    };
+    let plan = Optimizer::with_rules(vec![simplify]).optimize(plan, &context, |_, _| {})?;
+    if terms.is_new() {
         constants::check(&plan, state.config_options())?;
     }
-    total::total(plan)
+    total::total(plan, terms.dialect)
+}
+
+/// The view's SELECT as a dialect reads it.
+fn prepared(text: &ViewText, dialect: Dialect) -> Result<Box<Query>, PipelineError> {
+    let mut query = text.query.clone();
+    if !dialect.is_first() {
+        sql::prepare(&mut *query).map_err(|unclear| {
+            let at = Some(unclear.at).filter(|at| at.line > 0).unwrap_or_else(|| text.place.clause(&["SELECT"]));
+            text.place.error(at, unclear.message, Some(unclear.hint))
+        })?;
+    }
+    Ok(query)
+}
+
+/// What a CAST that a view writes becomes: a value that it does not fit is NULL.
+fn failing_is_null(cast: Cast) -> Expr {
+    Expr::TryCast(TryCast::new_from_field(cast.expr, cast.field))
 }
 
 /// A key that GROUP BY names twice is one key: the aggregate's schema has it once.
@@ -254,8 +335,7 @@ fn the_aggregate(text: &ViewText, plan: &LogicalPlan) -> Result<Aggregate, Pipel
 }
 
 fn build(
-    text: &ViewText,
-    source: Arc<Source>,
+    (text, source, dialect): (&ViewText, Arc<Source>, Dialect),
     state: &SessionState,
     plan: LogicalPlan,
     aggregate: Aggregate,
@@ -265,7 +345,8 @@ fn build(
     let value_fields = &aggregate.schema.fields()[aggregate.group_expr.len()..];
     let mut calls = vec![];
     for (expr, field) in aggregate.aggr_expr.iter().zip(value_fields) {
-        let call = aggregate::prepare(expr, aggregate.input.schema(), field.data_type()).map_err(Failure::Refused)?;
+        let call = aggregate::prepare(dialect, expr, aggregate.input.schema(), field.data_type());
+        let call = call.map_err(Failure::Refused)?;
         calls.push(call);
     }
     let exprs = keys.iter().chain(calls.iter().map(|call| &call.expr));
@@ -296,14 +377,12 @@ fn build(
     )?;
     let (merged, stored) = state_schemas(&partial.schema(), keys.len());
     let shape = shape::shape_of(&plan, &aggregate, &source);
-    let sql = match &text.options {
-        None => text.query.to_string(),
-        Some(options) => format!("{options} AS {}", text.query),
-    };
+    let sql = text.sql();
     let state_ids: Vec<String> = calls.iter().map(|call| call.state_id.clone()).collect();
     Ok(View {
         name: text.name.clone(),
-        version: version_of(&text.name, &sql, &source, &state_ids),
+        version: version_of(&text.name, &sql, &source, (&state_ids, dialect)),
+        dialect,
         sql,
         output: Arc::clone(plan.schema().inner()),
         keys: shape.keys,
@@ -312,6 +391,7 @@ fn build(
         retention_us: text.retention_us,
         time_key: shape.time_key,
         approximate: shape.approximate,
+        not_additive: shape.not_additive,
         needed: scanned_columns(state, &input)?,
         state_ids,
         stored,
@@ -395,8 +475,12 @@ fn canonical(ty: &DataType) -> DataType {
 }
 
 /// The hash of all that decides a view's content; no plan text, no library version.
-fn version_of(name: &str, sql: &str, source: &Source, state_ids: &[String]) -> VersionId {
-    let text = serde_json::json!({ "view": name, "sql": sql, "source": source, "states": state_ids }).to_string();
-    let hash = Sha256::digest(text.as_bytes());
+fn version_of(name: &str, sql: &str, source: &Source, (states, dialect): (&[String], Dialect)) -> VersionId {
+    let mut all = serde_json::json!({ "view": name, "sql": sql, "source": source, "states": states });
+    // Versions from before there were dialects stay what they are.
+    if !dialect.is_first() {
+        all["dialect"] = dialect.0.into();
+    }
+    let hash = Sha256::digest(all.to_string().as_bytes());
     VersionId(hash[..8].iter().map(|byte| format!("{byte:02x}")).collect())
 }

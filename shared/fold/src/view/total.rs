@@ -5,44 +5,26 @@
 //! event; its integer arithmetic would wrap.
 
 use arrow::datatypes::DataType;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use bifold_ledger::Dialect;
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::functions::core::nullif;
 use datafusion::logical_expr::expr::{ScalarFunction, TryCast};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast, lit};
 
-use crate::functions::or_null;
+use crate::exact::division::{is_guarded, is_literal_but_zero};
+use crate::exact::numbers::is_arithmetic;
+use crate::functions::{never_fails, or_null};
+use crate::rewrite;
 
 /// The same plan, with total expressions under the same names. Its types are already coerced.
-pub(super) fn total(plan: LogicalPlan) -> Result<LogicalPlan> {
-    rewritten(plan, total_expr)
+pub(super) fn total(plan: LogicalPlan, dialect: Dialect) -> Result<LogicalPlan> {
+    rewrite::expressions(plan, |expr, schema| total_expr(expr, schema, dialect))
 }
 
 /// The same plan, with arithmetic between integers of fewer than 64 bits in 64. Its types are not yet coerced.
 pub(super) fn wide(plan: LogicalPlan) -> Result<LogicalPlan> {
-    rewritten(plan, wide_expr)
-}
-
-type Rewrite = fn(Expr, &DFSchema) -> Result<Transformed<Expr>>;
-
-fn rewritten(plan: LogicalPlan, rewrite: Rewrite) -> Result<LogicalPlan> {
-    let made = plan.transform_up(|node| {
-        if node.inputs().is_empty() {
-            return Ok(Transformed::no(node));
-        }
-        let schema = merge_schema(&node.inputs());
-        let names = NamePreserver::new(&node);
-        let rewritten = node.map_expressions(|expr| {
-            let name = names.save(&expr);
-            let made = expr.transform_up(|expr| rewrite(expr, &schema))?;
-            Ok(made.update_data(|expr| name.restore(expr)))
-        })?;
-        // Also where an input's types have changed.
-        rewritten.map_data(LogicalPlan::recompute_schema)
-    })?;
-    Ok(made.data)
+    rewrite::expressions(plan, wide_expr)
 }
 
 fn wide_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
@@ -65,23 +47,23 @@ fn wide_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     }
 }
 
-fn total_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+fn total_expr(expr: Expr, schema: &DFSchema, dialect: Dialect) -> Result<Transformed<Expr>> {
     match expr {
         Expr::Cast(cast) => {
             let (from, to) = (cast.expr.get_type(schema)?, cast.field.data_type().clone());
             if fits_always(&from, &to) {
                 return Ok(Transformed::no(Expr::Cast(cast)));
             }
-            Ok(Transformed::yes(total_cast(*cast.expr, &from, to)))
+            Ok(Transformed::yes(total_cast(*cast.expr, (&from, to), dialect)))
         }
         Expr::TryCast(cast) => {
             let (from, to) = (cast.expr.get_type(schema)?, cast.field.data_type().clone());
-            Ok(Transformed::yes(total_cast(*cast.expr, &from, to)))
+            Ok(Transformed::yes(total_cast(*cast.expr, (&from, to), dialect)))
         }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             let (from, by) = (left.get_type(schema)?, right.get_type(schema)?);
             let right = match op {
-                Operator::Divide | Operator::Modulo if is_exact(&by) && !is_literal_but_zero(&right) => {
+                Operator::Divide | Operator::Modulo if is_exact(&by) && !is_literal_but_zero(&right) && !is_guarded(&right) => {
                     let zero = lit(ScalarValue::new_zero(&by)?);
                     Box::new(Expr::ScalarFunction(ScalarFunction::new_udf(nullif(), vec![*right, zero])))
                 }
@@ -118,21 +100,20 @@ fn total_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             };
             Ok(Transformed::yes(or_null::operator(BinaryExpr { left: like.expr, op, right: like.pattern })))
         }
-        Expr::ScalarFunction(call) => Ok(Transformed::yes(or_null::function(call))),
+        Expr::ScalarFunction(call) if !never_fails(&call.func) => Ok(Transformed::yes(or_null::function(call))),
         expr => Ok(Transformed::no(expr)),
     }
 }
 
 /// A cast whose value is NULL where it fails. `TRY_CAST` is, of plain values.
-fn total_cast(expr: Expr, from: &DataType, to: DataType) -> Expr {
-    if from.is_temporal() || from.is_nested() || from.is_binary() {
+fn total_cast(expr: Expr, (from, to): (&DataType, DataType), dialect: Dialect) -> Expr {
+    // A scan of Parquet takes `CAST(d AS BIGINT) = 5` for `d = 5.00`, and skips rows by it: a decimal's cast is hidden from it.
+    let hidden = from.is_decimal() && !dialect.is_first();
+    if hidden
+        || from.is_temporal() || from.is_nested() || from.is_binary() {
         return or_null::cast(expr, to);
     }
     Expr::TryCast(TryCast::new(Box::new(expr), to))
-}
-
-fn is_arithmetic(op: Operator) -> bool {
-    matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide | Operator::Modulo)
 }
 
 fn is_regex(op: Operator) -> bool {
@@ -159,12 +140,4 @@ fn fits_always(from: &DataType, to: &DataType) -> bool {
         || *from == DataType::Null
         || (from.is_integer() && to.is_floating())
         || wider(from, to)
-}
-
-fn is_literal_but_zero(expr: &Expr) -> bool {
-    match expr {
-        Expr::Literal(value, _) => ScalarValue::new_zero(&value.data_type()).is_ok_and(|zero| zero != *value),
-        Expr::Cast(cast) => is_literal_but_zero(&cast.expr),
-        _ => false,
-    }
 }

@@ -59,8 +59,7 @@ pub(super) fn planning_error(
         message = what.to_string();
         hint
     } else if message.contains("duplicate") && message.contains("field name") {
-        "two expressions differ by a CAST alone, which is no part of a name here: make another view of one of them"
-            .to_string()
+        "two of its columns are the same expression; GROUP BY names columns of the source, not aggregates".to_string()
     } else if message.to_lowercase().contains("conflicting ordering requirements") {
         "order all of these calls alike, or make another view of one of them".to_string()
     } else if message.contains("must appear in GROUP BY") {
@@ -75,6 +74,9 @@ pub(super) fn planning_error(
 
 /// A message in one line, without the planner's own structures and its wishes for bug reports.
 pub fn readable(message: String) -> String {
+    if message.contains("Regular expression did not compile") {
+        return "the regular expression does not compile".to_string();
+    }
     let structure = message.contains("Span(") || message.contains(" { ") || message.contains("Location(");
     if structure && !message.contains("Candidate functions") {
         return "this syntax is not supported".to_string();
@@ -130,6 +132,8 @@ fn near_function(state: &SessionState, name: &str) -> String {
         return "it is a window function: use it in the query of the view".to_string();
     }
     let known = state.aggregate_functions().keys().chain(state.scalar_functions().keys());
+    // The marker of casts is nobody's to call.
+    let known = known.filter(|known| !known.starts_with('_'));
     // Of equally near names the first by the alphabet, not by chance.
     match known.min_by_key(|known| (strsim::damerau_levenshtein(known, name), *known)) {
         Some(nearest) => format!("the nearest function is {nearest}"),

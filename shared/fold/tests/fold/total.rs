@@ -72,7 +72,7 @@ const LITERALS: [&str; 16] = [
 const EXPRESSIONS: [&str; 41] = [
     "-b",
     "-k",
-    "t SIMILAR TO u",
+    "t SIMILAR TO 'a%'",
     "ts AT TIME ZONE 'Europe/Berlin'",
     "l[b]",
     "l[b:c]",
@@ -85,7 +85,7 @@ const EXPRESSIONS: [&str; 41] = [
     "decode(t, 'base64')",
     "replace(t, '', u)",
     "make_date(i, j, i)",
-    "make_date(b, c, b)",
+    "make_date(CAST(b AS INT), CAST(c AS INT), j)",
     "make_time(i, j, i)",
     "date_part('epoch', ts)",
     "arrow_cast(b, 'Int8')",
@@ -233,9 +233,13 @@ async fn no_operator_stops_at_an_event() {
         }
     }
     assert!(tried.values().all(|calls| *calls > 0), "{tried:?}");
+    let mut refused = vec![];
     for expr in EXPRESSIONS {
-        assert!(folds(&engine, expr).await, "{expr} does not compile");
+        if !folds(&engine, expr).await {
+            refused.push(expr);
+        }
     }
+    assert!(refused.is_empty(), "they do not compile: {refused:?}");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use bifold_ledger::{
-    ArchiveCounts, BaseView, BatchPlan, Body, ChangeKind, Entry, Gap, Hole, Ledger, Mode, Number, Offsets,
+    ArchiveCounts, BaseView, BatchPlan, Body, ChangeKind, Dialect, Entry, Gap, Hole, Ledger, Mode, Number, Offsets,
     PublishedVersion, Ranges, Refusal, Span, VersionId,
 };
 use proptest::prelude::*;
@@ -116,6 +116,7 @@ impl World {
                     newest_event_us: None,
                     holes: holes.into_iter().collect(),
                     duplicates: 0,
+                    seen: None,
                 }
             }),
             2 | 3 => archivable(&seen, act).map(|ranges| Body::Archived {
@@ -321,6 +322,7 @@ impl World {
                 newest_event_us: None,
                 holes,
                 duplicates: 0,
+                seen: None,
             })
             .expect("it goes on");
         }
@@ -387,6 +389,7 @@ fn command(seen: &Ledger, act: Act) -> Body {
             version: version.into(),
             sql: String::new(),
             source: serde_json::Value::Null,
+            dialect: Dialect::FIRST,
         },
         2 => Body::Selected { version: version.into() },
         _ if act.c == 0 => {
