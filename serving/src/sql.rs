@@ -170,7 +170,8 @@ pub fn context_of(
     answers: &BTreeMap<String, ViewAnswer>,
     memory: u64,
 ) -> Result<SessionContext, Problem> {
-    let tables = answers.iter().map(|(name, answer)| (name.as_str(), &answer.view.output, answer.rows.as_ref().clone()));
+    let tables =
+        answers.iter().map(|(name, answer)| (name.as_str(), &answer.view.output, answer.rows.as_ref().clone()));
     context_with(&catalog.engine, tables, memory)
 }
 

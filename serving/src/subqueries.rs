@@ -36,8 +36,12 @@ pub(crate) fn check(plan: &LogicalPlan) -> Result<(), Problem> {
 /// Whether a condition is right although some `IN` in it are false where they are NULL; a negated one only where it decides alone.
 fn is_right(condition: &Expr, alone: bool) -> bool {
     match condition {
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => is_right(left, alone) && is_right(right, alone),
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => is_right(left, false) && is_right(right, false),
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
+            is_right(left, alone) && is_right(right, alone)
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+            is_right(left, false) && is_right(right, false)
+        }
         Expr::InSubquery(InSubquery { expr, negated, .. }) => (alone || !negated) && !has_one(expr),
         Expr::Not(inner) if alone => match &**inner {
             Expr::InSubquery(InSubquery { expr, negated: false, .. }) => !has_one(expr),

@@ -427,7 +427,8 @@ impl Folder {
         let duplicates = epoch.duplicates;
         // What is lost from now on is no longer looked back at: the epoch is folded again.
         let overtaken = |ledger: &Ledger| folds.lookback() > 0 && changes_of(ledger) != folds.changes;
-        let body = Body::Folded { ranges, versions, delta: file, events, newest_event_us, holes, duplicates, seen: None };
+        let body =
+            Body::Folded { ranges, versions, delta: file, events, newest_event_us, holes, duplicates, seen: None };
         loop {
             if overtaken(&journal.ledger()) {
                 return Ok(None);

@@ -98,7 +98,11 @@ fn what_would_be_passed_over_is_refused() {
     assert!(source.text.contains(r#"\"e\" is a source; its views are v"#), "{}", source.text);
     // What columns say is what rows hold.
     let body = up.sql("SELECT CASE WHEN k = 'a' THEN c ELSE 1.5 END AS x FROM v", Some(&offsets)).json();
-    assert_eq!((&body["columns"][0]["type"], &body["rows"][0]["x"]), (&"decimal(21,1)".into(), &"1.0".into()), "{body}");
+    assert_eq!(
+        (&body["columns"][0]["type"], &body["rows"][0]["x"]),
+        (&"decimal(21,1)".into(), &"1.0".into()),
+        "{body}"
+    );
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod harness;
 mod change;
 mod collectors;
 mod damage;
+mod dialects;
 mod docs;
 mod events;
 mod examples;

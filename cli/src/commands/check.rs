@@ -69,6 +69,8 @@ fn say_old_dialects(views: &[&Arc<View>]) {
         let names = names.join(", ");
         eprintln!("declared under dialect {dialect}, and kept there: {names}");
         eprintln!("dialect {dialect} has these faults:\n  {}", shortcomings(dialect).join("\n  "));
-        eprintln!("`bifold upgrade VIEW` (or --all) declares a view under dialect {TODAY}, beside the version that answers now");
+        eprintln!(
+            "`bifold upgrade VIEW` (or --all) declares a view under dialect {TODAY}, beside the version that answers now"
+        );
     }
 }

@@ -20,23 +20,36 @@ pub(crate) async fn run(common: &Common, command: Upgrade) -> Result<(), Exit> {
         return Err(Exit::Usage(format!("there is no view {unknown:?} in the pipeline; it has {}", known.join(", "))));
     }
     let wanted = |name: &String| command.all || command.views.contains(name);
-    // What today's dialect refuses is said before anything is declared.
+    // Of views that are named all can be declared, or none is; of all views those that today's dialect does not refuse.
+    let mut refused = vec![];
     for view in context.views.iter().filter(|view| wanted(&view.any().name)) {
-        view.today()?;
+        match view.today() {
+            Err(error) if command.all => refused.push(error.to_string()),
+            today => drop(today?),
+        }
     }
     let mut rows = vec![];
     for source in &context.pipeline.sources {
         let opened = Journal::open_to_write(context.files(&source.name)?, "cli");
         let mut journal = within(command.shot.timeout, &context.store_name(), opened).await?;
         for view in context.readings_of(&source.name).filter(|view| wanted(&view.any().name)) {
-            rows.push(upgrade(&mut journal, view.today()?).await?);
+            if let Ok(today) = view.today() {
+                rows.push(upgrade(&mut journal, today).await?);
+            }
         }
     }
     output::objects(command.shot.output(), &COLUMNS, &rows)?;
     if rows.iter().any(|row| row["state"] == "building") {
         eprintln!("declared; the versions before answer until a batch run has built these: `bifold batch run`");
     }
-    Ok(())
+    match refused.is_empty() {
+        true => Ok(()),
+        false => Err(Exit::Usage(format!(
+            "{} of the views are refused by today's dialect, and stay where they are:\n{}",
+            refused.len(),
+            refused.join("\n")
+        ))),
+    }
 }
 
 /// Declares a view, unless the ledger has it so already.

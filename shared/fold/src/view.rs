@@ -29,7 +29,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_plan::aggregates::PhysicalGroupBy;
 
-pub use compile::{compile, compile_all, compile_stored, compile_under, Stored};
+pub use compile::{Stored, compile, compile_all, compile_stored, compile_under};
 pub use readings::Readings;
 pub use wrong::readable;
 

@@ -183,9 +183,7 @@ impl Body {
 
     /// The ledger format that a binary must know to read this kind of entry.
     pub fn needs_format(&self) -> u32 {
-        use Body::{
-            Compacted, CompactedArchive, Declared, Expired, Folded, Lifted, Lost, Published, Quarantined,
-        };
+        use Body::{Compacted, CompactedArchive, Declared, Expired, Folded, Lifted, Lost, Published, Quarantined};
         match self {
             Declared { dialect, .. } if !dialect.is_first() => 4,
             Folded { seen: Some(_), .. } => 4,

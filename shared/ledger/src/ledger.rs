@@ -337,7 +337,13 @@ impl Ledger {
         Ok(())
     }
 
-    fn declare(&mut self, number: Number, view: &str, version: &VersionId, how: (&String, &serde_json::Value, Dialect)) {
+    fn declare(
+        &mut self,
+        number: Number,
+        view: &str,
+        version: &VersionId,
+        how: (&String, &serde_json::Value, Dialect),
+    ) {
         let effective = self.effective();
         // Complete and empty where nothing lies before it; else building until a batch run has built it (rule 13).
         let boundary = (effective == self.origins).then(|| self.origins.clone());

@@ -374,7 +374,8 @@ async fn version_compiled_from_the_ledger_is_the_same_version() {
     let engine = Engine::new();
     for view in compiled(&engine).await {
         let source = serde_json::to_value(&*view.source).unwrap();
-        let stored = bifold_fold::view::Stored { name: &view.name, sql: &view.sql, source: &source, dialect: view.dialect };
+        let stored =
+            bifold_fold::view::Stored { name: &view.name, sql: &view.sql, source: &source, dialect: view.dialect };
         let stored = bifold_fold::view::compile_stored(&engine, stored).await;
         let stored = stored.unwrap_or_else(|e| panic!("{e}"));
         assert_eq!((&stored.version, &stored.stored), (&view.version, &view.stored), "{}", view.name);

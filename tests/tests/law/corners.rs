@@ -336,7 +336,11 @@ async fn what_would_lose_values_is_refused() {
         ("k TEXT", "SELECT count(*) AS c FROM t WHERE k = 5", "one is a number and the other is text"),
         ("n BIGINT", "SELECT count(*) AS c FROM t WHERE n = 'abc'", "is compared with a number, and is not one"),
         ("n BIGINT", "SELECT count(*) AS c FROM t WHERE n", "non-boolean"),
-        ("k TEXT, p TEXT", "SELECT count(*) AS c FROM t WHERE k SIMILAR TO p", "the pattern of SIMILAR TO has to be a constant text"),
+        (
+            "k TEXT, p TEXT",
+            "SELECT count(*) AS c FROM t WHERE k SIMILAR TO p",
+            "the pattern of SIMILAR TO has to be a constant text",
+        ),
         ("k TEXT, ts TIMESTAMP", "SELECT count(*) AS c FROM t WHERE ts > k", "does not hold every value"),
     ] {
         let text = format!(

@@ -70,12 +70,19 @@ impl Case {
                 "id": self.id, "columns": json::columns(&view.output), "answers": answers,
                 "queries": self.asked(engine, &view, rows).await,
             }),
-            Err(error) => json!({ "id": self.id, "columns": json::columns(&view.output), "answers": { "error": error } }),
+            Err(error) => {
+                json!({ "id": self.id, "columns": json::columns(&view.output), "answers": { "error": error } })
+            }
         }
     }
 
     /// The finished rows at each boundary, and those that queries are asked of.
-    async fn answers(&self, engine: &Engine, batch: &Engine, view: &Arc<View>) -> Result<(Value, Vec<RecordBatch>), String> {
+    async fn answers(
+        &self,
+        engine: &Engine,
+        batch: &Engine,
+        view: &Arc<View>,
+    ) -> Result<(Value, Vec<RecordBatch>), String> {
         let said = |error: bifold_fold::Error| error.to_string();
         let half = self.events.len() / 2;
         let folded = |from: usize| fold(engine, view, (&self.events[from..], from));
@@ -89,7 +96,8 @@ impl Case {
         let speed = view.finish(engine, all).await.map_err(said)?;
         let split = view.finish(engine, split).await.map_err(said)?;
         let whole = view.finish(engine, whole).await.map_err(said)?;
-        let answers = json!({ "speed": rows(&speed), "split": rows(&split), "batch": rows(&whole), "plain": rows(&plain) });
+        let answers =
+            json!({ "speed": rows(&speed), "split": rows(&split), "batch": rows(&whole), "plain": rows(&plain) });
         Ok((answers, split))
     }
 
@@ -157,13 +165,15 @@ async fn archived(
 
 #[test]
 fn differential_cases_are_answered() {
-    let (Some(cases), Some(answers)) = (std::env::var_os("DIFFERENTIAL_CASES"), std::env::var_os("DIFFERENTIAL_ANSWERS"))
+    let (Some(cases), Some(answers)) =
+        (std::env::var_os("DIFFERENTIAL_CASES"), std::env::var_os("DIFFERENTIAL_ANSWERS"))
     else {
         eprintln!("SKIPPED: tests/differential/run names the cases");
         return;
     };
     let cases = fs::read_to_string(cases).expect("the cases");
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(bifold_fold::STACK).build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(bifold_fold::STACK).build();
     let runtime = runtime.expect("a runtime");
     let scratch = tempfile::tempdir().expect("a folder for scratch");
     let batch = Engine::with_limit(64 << 20, scratch.path(), 2).expect("the scratch folder can be used");

@@ -89,7 +89,9 @@ async fn states_of_old_load_finish_and_merge() {
         let pipeline = pipeline::parse("pipeline.sql", &text, 1 << 20).unwrap_or_else(|e| panic!("{e}"));
         let mut views = vec![];
         for text in &pipeline.views {
-            views.push(compile_under(&engine, &pipeline, text, dialect_of(&folder)).await.unwrap_or_else(|e| panic!("{e}")));
+            views.push(
+                compile_under(&engine, &pipeline, text, dialect_of(&folder)).await.unwrap_or_else(|e| panic!("{e}")),
+            );
         }
         if writes() && !folder.join("answers.json").exists() {
             write(&engine, &folder, &views).await;

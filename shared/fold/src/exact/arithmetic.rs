@@ -33,10 +33,8 @@ fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             Transformed::yes(or_null::checked(BinaryExpr { left, op, right }))
         }
         Expr::Negative(inner) if !matches!(*inner, Expr::Literal(..)) && is_integer(&inner) => {
-            let zero = Box::new(Expr::Cast(datafusion::logical_expr::Cast::new(
-                Box::new(lit(0i64)),
-                inner.get_type(schema)?,
-            )));
+            let zero =
+                Box::new(Expr::Cast(datafusion::logical_expr::Cast::new(Box::new(lit(0i64)), inner.get_type(schema)?)));
             Transformed::yes(or_null::checked(BinaryExpr { left: zero, op: Operator::Minus, right: inner }))
         }
         expr => Transformed::no(expr),

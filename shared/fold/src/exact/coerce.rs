@@ -16,8 +16,8 @@ use datafusion::optimizer::AnalyzerRule;
 
 use super::numbers::{self, Digits};
 use crate::functions::compare;
-use crate::times::{self, TIME, is_text};
 use crate::rewrite;
+use crate::times::{self, TIME, is_text};
 
 /// The rule. It comes before types are coerced, and does nothing to what it has coerced already.
 #[derive(Debug)]
@@ -83,11 +83,15 @@ fn comparison(left: Expr, op: Operator, right: Expr, schema: &DFSchema) -> Resul
     }
     if from.is_numeric() && by.is_string() || from.is_string() && by.is_numeric() {
         let (these, those) = (shown(&left), shown(&right));
-        return plan_err!("{these} and {those} are compared, but one is a number and the other is text: cast one of them");
+        return plan_err!(
+            "{these} and {those} are compared, but one is a number and the other is text: cast one of them"
+        );
     }
     if from.is_numeric() && by.is_temporal() || from.is_temporal() && by.is_numeric() {
         let (these, those) = (shown(&left), shown(&right));
-        return plan_err!("{these} and {those} are compared, but one is a number and the other is a time: cast one of them");
+        return plan_err!(
+            "{these} and {those} are compared, but one is a number and the other is a time: cast one of them"
+        );
     }
     if let Some(ty) = common_time(&[&from, &by]) {
         return Ok(binary(as_time(left, &from, &ty), op, as_time(right, &by, &ty)));
@@ -141,9 +145,7 @@ fn compared_exactly(left: Expr, op: Operator, right: Expr) -> Expr {
             let distinct = when(none, one_is_null()).otherwise(order(Operator::NotEq));
             distinct.unwrap_or_else(|_| order(Operator::NotEq))
         }
-        Operator::IsNotDistinctFrom => {
-            Expr::Not(Box::new(compared_exactly(left, Operator::IsDistinctFrom, right)))
-        }
+        Operator::IsNotDistinctFrom => Expr::Not(Box::new(compared_exactly(left, Operator::IsDistinctFrom, right))),
         op => order(op),
     }
 }
@@ -353,7 +355,8 @@ fn chosen(what: &str, values: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>>
     let Some(ty) = digits.and_then(Digits::decimal) else {
         return plan_err!("no decimal of 76 digits holds every value of {what}: cast them to one type");
     };
-    let widened = |(value, from): (Expr, &DataType)| if from.is_null() { value } else { numbers::widened(value, from, &ty) };
+    let widened =
+        |(value, from): (Expr, &DataType)| if from.is_null() { value } else { numbers::widened(value, from, &ty) };
     Ok(values.into_iter().zip(&types).map(widened).collect())
 }
 
@@ -373,7 +376,9 @@ fn function(call: ScalarFunction, schema: &DFSchema) -> Result<Expr> {
         }
         "nullif" if args.len() == 2 && is_mixed(&args[0], &args[1..], schema) => {
             let mut args = args.into_iter();
-            let (Some(value), Some(other)) = (args.next(), args.next()) else { return plan_err!("nullif takes two values") };
+            let (Some(value), Some(other)) = (args.next(), args.next()) else {
+                return plan_err!("nullif takes two values");
+            };
             let equal = comparison(value.clone(), Operator::Eq, other, schema)?;
             let ty = value.get_type(schema)?;
             when(equal, lit(ScalarValue::try_from(&ty)?)).otherwise(value)?
@@ -390,14 +395,21 @@ fn function(call: ScalarFunction, schema: &DFSchema) -> Result<Expr> {
 }
 
 /// `to_timestamp` in microseconds: DataFusion's is in nanoseconds, which end in 2262.
-fn time_of(func: std::sync::Arc<datafusion::logical_expr::ScalarUDF>, args: Vec<Expr>, schema: &DFSchema) -> Result<Expr> {
+fn time_of(
+    func: std::sync::Arc<datafusion::logical_expr::ScalarUDF>,
+    args: Vec<Expr>,
+    schema: &DFSchema,
+) -> Result<Expr> {
     let (call, options) = (|func, args| Expr::ScalarFunction(ScalarFunction { func, args }), ConfigOptions::default());
     match args[0].get_type(schema) {
         Ok(ty) if ty.is_string() => Ok(call(to_timestamp_micros(&options), args)),
         Ok(ty) if ty.is_integer() => Ok(cast(call(to_timestamp_seconds(&options), args), TIME)),
         Ok(ty) if ty.is_floating() || ty.is_decimal() => {
             let micros = binary(args[0].clone(), Operator::Multiply, lit(1_000_000i64));
-            Ok(call(to_timestamp_micros(&options), vec![Expr::TryCast(TryCast::new(Box::new(micros), DataType::Int64))]))
+            Ok(call(
+                to_timestamp_micros(&options),
+                vec![Expr::TryCast(TryCast::new(Box::new(micros), DataType::Int64))],
+            ))
         }
         Ok(DataType::Timestamp(..)) => Ok(as_micros(args.into_iter().next().unwrap_or_else(|| lit(ScalarValue::Null)))),
         _ => Ok(cast(call(func, args), TIME)),
@@ -415,7 +427,9 @@ fn time_cast(operand: Expr, to: &DataType, schema: &DFSchema) -> Result<std::res
     let micros = DataType::Timestamp(TimeUnit::Microsecond, zone.clone());
     // What was cast to microseconds before.
     let operand = match operand {
-        Expr::Cast(Cast { expr, field }) if *field.data_type() == micros && *to == micros => return Ok(Ok((*expr, micros))),
+        Expr::Cast(Cast { expr, field }) if *field.data_type() == micros && *to == micros => {
+            return Ok(Ok((*expr, micros)));
+        }
         other => other,
     };
     match operand.get_type(schema) {

@@ -16,9 +16,7 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::utils::{conjunction, merge_schema, split_conjunction_owned};
-use datafusion::logical_expr::{
-    BinaryExpr, ColumnarValue, Expr, Filter, LogicalPlan, Operator, Volatility, lit, when,
-};
+use datafusion::logical_expr::{BinaryExpr, ColumnarValue, Expr, Filter, LogicalPlan, Operator, Volatility, lit, when};
 use datafusion::optimizer::optimizer::ApplyOrder;
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 use datafusion::physical_expr::create_physical_expr;
@@ -103,7 +101,9 @@ fn folded(expr: Expr, context: &SimplifyContext) -> Result<Transformed<Expr>> {
     let made = match expr {
         Expr::ScalarFunction(ScalarFunction { func, args }) if simplifies(func.name()) => {
             match func.simplify(args, context)? {
-                ExprSimplifyResult::Original(args) => Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args })),
+                ExprSimplifyResult::Original(args) => {
+                    Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args }))
+                }
                 ExprSimplifyResult::Simplified(expr) => Transformed::yes(expr),
             }
         }
@@ -159,7 +159,9 @@ fn value_of(expr: &Expr, options: &Arc<ConfigOptions>) -> Option<ScalarValue> {
     let is_constant = |expr: &Expr| match expr {
         Expr::Literal(..) => false,
         Expr::ScalarFunction(call) => call.func.signature().volatility == Volatility::Immutable,
-        Expr::BinaryExpr(_) | Expr::Not(_) | Expr::Negative(_) | Expr::Between(_) | Expr::Like(_) | Expr::InList(_) => true,
+        Expr::BinaryExpr(_) | Expr::Not(_) | Expr::Negative(_) | Expr::Between(_) | Expr::Like(_) | Expr::InList(_) => {
+            true
+        }
         Expr::IsNull(_) | Expr::IsNotNull(_) | Expr::IsTrue(_) | Expr::IsFalse(_) | Expr::IsUnknown(_) => true,
         Expr::IsNotTrue(_) | Expr::IsNotFalse(_) | Expr::IsNotUnknown(_) | Expr::Case(_) => true,
         Expr::Cast(_) | Expr::TryCast(_) => true,

@@ -48,7 +48,9 @@ pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
                     return Ok(TreeNodeRecursion::Continue);
                 }
                 let (of, from, to) = (shown(operand), sql_name(&from), sql_name(to));
-                plan_err!("{of} is {from} and is used as {to}, which does not hold every value. Consider CAST({of} AS {to})")
+                plan_err!(
+                    "{of} is {from} and is used as {to}, which does not hold every value. Consider CAST({of} AS {to})"
+                )
             })
         })
     })?;
@@ -60,7 +62,9 @@ fn holds(to: &DataType, from: &DataType) -> bool {
     let is_integer = |ty: &DataType| ty.is_integer();
     match (from, to) {
         _ if from == to || from.is_null() => true,
-        _ if to.is_string() => from.is_numeric() || *from == DataType::Boolean || from.is_string() || from.is_temporal(),
+        _ if to.is_string() => {
+            from.is_numeric() || *from == DataType::Boolean || from.is_string() || from.is_temporal()
+        }
         _ if to.is_floating() => from.is_numeric(),
         _ if is_integer(from) && is_integer(to) => {
             let width = |ty: &DataType| ty.primitive_width().unwrap_or_default();

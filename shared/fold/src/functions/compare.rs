@@ -100,8 +100,7 @@ fn exact_to_double(value: i256, scale: i8, double: f64) -> Ordering {
     let bits = double.to_bits();
     let exponent = i32::try_from((bits >> 52) & 0x7ff).unwrap_or(0);
     let fraction = bits & ((1 << 52) - 1);
-    let (mantissa, power) =
-        if exponent == 0 { (fraction, -1074) } else { (fraction | 1 << 52, exponent - 1075) };
+    let (mantissa, power) = if exponent == 0 { (fraction, -1074) } else { (fraction | 1 << 52, exponent - 1075) };
     let sign = if double < 0.0 { Sign::Minus } else { Sign::Plus };
     let mantissa = BigInt::from_biguint(sign, mantissa.into());
     // value / 10^scale against mantissa * 2^power, both times 10^scale, and times 2^-power where that is more.
@@ -135,9 +134,8 @@ impl ScalarUDFImpl for Compare {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let [left, right] = &arrays[..] else { return internal_err!("compare takes two numbers") };
         let (left, right) = (Numbers::of(left)?, Numbers::of(right)?);
-        let orders: Int8Array = (0..arrays[0].len())
-            .map(|row| Some(left.get(row)?.cmp(right.get(row)?) as i8))
-            .collect();
+        let orders: Int8Array =
+            (0..arrays[0].len()).map(|row| Some(left.get(row)?.cmp(right.get(row)?) as i8)).collect();
         let orders: ArrayRef = Arc::new(orders);
         match constant {
             true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&orders, 0)?)),

@@ -10,12 +10,12 @@ use arrow::array::{ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
 use arrow::datatypes::{DataType, FieldRef, Float32Type, Float64Type};
 use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
-use datafusion_functions_aggregate_common::aggregate::groups_accumulator::prim_op::PrimitiveGroupsAccumulator;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, GroupsAccumulator, ReversedUDAF, Signature,
 };
+use datafusion_functions_aggregate_common::aggregate::groups_accumulator::prim_op::PrimitiveGroupsAccumulator;
 
 /// Which value of a group is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -132,7 +132,10 @@ impl AggregateUDFImpl for Extreme {
     }
 }
 
-fn grouped<T>(first: T::Native, keep: impl Fn(&mut T::Native, T::Native) + Send + Sync + 'static) -> Box<dyn GroupsAccumulator>
+fn grouped<T>(
+    first: T::Native,
+    keep: impl Fn(&mut T::Native, T::Native) + Send + Sync + 'static,
+) -> Box<dyn GroupsAccumulator>
 where
     T: ArrowPrimitiveType + Send,
 {

@@ -433,7 +433,8 @@ mod tests {
     fn large_values_measure_alike_wherever_they_are_cut() {
         // Deviations of -1, 0, 1 from 1e15, and of 1, 0, 1: covar_pop is 0, var_pop of the first is 2/3.
         for large in [0.0, 1e9, 1e15] {
-            let pairs: Vec<[f64; 2]> = (0..300).map(|i| [large + f64::from(i % 3 - 1), large + f64::from((i % 3) / 2)]).collect();
+            let pairs: Vec<[f64; 2]> =
+                (0..300).map(|i| [large + f64::from(i % 3 - 1), large + f64::from((i % 3) / 2)]).collect();
             for cuts in [&[][..], &[1], &[100], &[7, 100, 101, 250]] {
                 let moments = merged(&pairs, cuts);
                 let near = |measure: Measure, value: f64| {

@@ -38,12 +38,7 @@ const INTEGER: DataType = DataType::Decimal128(20, 0);
 const SAFE_PRECISION: u8 = 28;
 
 /// Makes `expr`, an aggregate call over `input` with the value type `ty`, ready to merge.
-pub(super) fn prepare(
-    dialect: Dialect,
-    expr: &Expr,
-    input: &DFSchema,
-    ty: &DataType,
-) -> Result<Call, Refused> {
+pub(super) fn prepare(dialect: Dialect, expr: &Expr, input: &DFSchema, ty: &DataType) -> Result<Call, Refused> {
     let call = unalias(expr)?;
     let mut params = call.params.clone();
     let function = call.func.name().to_string();

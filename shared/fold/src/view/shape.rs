@@ -20,8 +20,14 @@ pub(super) struct Shape {
 
 /// Reads the shape off the projection above the aggregate.
 pub(super) fn shape_of(plan: &LogicalPlan, aggregate: &Aggregate, source: &Source) -> Shape {
-    let mut shape =
-        Shape { keys: vec![], all_keys_shown: false, time_column: None, time_key: None, approximate: vec![], not_additive: vec![] };
+    let mut shape = Shape {
+        keys: vec![],
+        all_keys_shown: false,
+        time_column: None,
+        time_key: None,
+        approximate: vec![],
+        not_additive: vec![],
+    };
     let mut shown = BTreeSet::new();
     let LogicalPlan::Projection(projection) = plan else { return shape };
     for (expr, field) in projection.expr.iter().zip(projection.schema.fields()) {

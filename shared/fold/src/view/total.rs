@@ -63,7 +63,9 @@ fn total_expr(expr: Expr, schema: &DFSchema, dialect: Dialect) -> Result<Transfo
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             let (from, by) = (left.get_type(schema)?, right.get_type(schema)?);
             let right = match op {
-                Operator::Divide | Operator::Modulo if is_exact(&by) && !is_literal_but_zero(&right) && !is_guarded(&right) => {
+                Operator::Divide | Operator::Modulo
+                    if is_exact(&by) && !is_literal_but_zero(&right) && !is_guarded(&right) =>
+                {
                     let zero = lit(ScalarValue::new_zero(&by)?);
                     Box::new(Expr::ScalarFunction(ScalarFunction::new_udf(nullif(), vec![*right, zero])))
                 }
@@ -109,8 +111,7 @@ fn total_expr(expr: Expr, schema: &DFSchema, dialect: Dialect) -> Result<Transfo
 fn total_cast(expr: Expr, (from, to): (&DataType, DataType), dialect: Dialect) -> Expr {
     // A scan of Parquet takes `CAST(d AS BIGINT) = 5` for `d = 5.00`, and skips rows by it: a decimal's cast is hidden from it.
     let hidden = from.is_decimal() && !dialect.is_first();
-    if hidden
-        || from.is_temporal() || from.is_nested() || from.is_binary() {
+    if hidden || from.is_temporal() || from.is_nested() || from.is_binary() {
         return or_null::cast(expr, to);
     }
     Expr::TryCast(TryCast::new(Box::new(expr), to))

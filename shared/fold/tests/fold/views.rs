@@ -6,8 +6,8 @@ use arrow::array::{ListArray, RecordBatch, StringArray};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::DataType;
 use bifold_fold::view::{Stored, compile_stored};
-use bifold_ledger::Dialect;
 use bifold_fold::{Engine, View, pipeline, view as views};
+use bifold_ledger::Dialect;
 
 use crate::support::{MAX_RECORD, WIKIPEDIA, compile, view};
 
@@ -210,7 +210,8 @@ async fn a_version_is_the_same_in_every_build() {
 
 /// The version of a view that was declared before there were dialects.
 async fn version_of_the_first_dialect(table: &str, select: &str) -> String {
-    let (pipeline, _) = compile(&format!("{table}; CREATE MATERIALIZED VIEW v AS {select}")).await.unwrap_or_else(|e| panic!("{e}"));
+    let (pipeline, _) =
+        compile(&format!("{table}; CREATE MATERIALIZED VIEW v AS {select}")).await.unwrap_or_else(|e| panic!("{e}"));
     let view = views::compile_under(&Engine::new(), &pipeline, &pipeline.views[0], Dialect::FIRST).await;
     view.unwrap_or_else(|e| panic!("{e}")).version.0.clone()
 }

@@ -17,8 +17,8 @@
 
 use bifold_ledger::change::Hole;
 use bifold_ledger::{
-    ArchiveCounts, BaseView, Body, Change, ChangeKind, Cover, Dialect, Entry, File, Ledger, Mode, Nonce, Number, Offsets,
-    PublishedVersion, Ranges, Refusal, Span, TopicPartition, VersionId, VersionPlan,
+    ArchiveCounts, BaseView, Body, Change, ChangeKind, Cover, Dialect, Entry, File, Ledger, Mode, Nonce, Number,
+    Offsets, PublishedVersion, Ranges, Refusal, Span, TopicPartition, VersionId, VersionPlan,
 };
 
 /// A ledger and the entries that made it.
@@ -109,7 +109,13 @@ pub(crate) fn body(step: &str, ledger: &Ledger) -> Body {
                 None => (rest, serde_json::Value::Null),
             };
             let (version, view) = rest.split_once('@').unwrap_or((rest, "v"));
-            Body::Declared { view: view.into(), version: version.into(), sql: format!("SELECT {version}"), source, dialect: Dialect::FIRST }
+            Body::Declared {
+                view: view.into(),
+                version: version.into(),
+                sql: format!("SELECT {version}"),
+                source,
+                dialect: Dialect::FIRST,
+            }
         }
         "R" => Body::Retired { versions: versions(rest) },
         "S" => Body::Selected { version: rest.into() },
@@ -123,7 +129,16 @@ pub(crate) fn body(step: &str, ledger: &Ledger) -> Body {
             let ranges = ranges(rest, |at| ledger.frontier(at));
             let (versions, events) = (named.unwrap_or_else(|| ledger.active()), ranges.positions() as u64);
             let holes = ranges.iter().flat_map(|(at, span)| ledger.lost_between(at, span.start, span.end)).collect();
-            Body::Folded { ranges, versions, delta: file("delta"), events, newest_event_us: None, holes, duplicates: 0, seen: None }
+            Body::Folded {
+                ranges,
+                versions,
+                delta: file("delta"),
+                events,
+                newest_event_us: None,
+                holes,
+                duplicates: 0,
+                seen: None,
+            }
         }
         "X" => Body::Lost { ranges: ranges(rest, |at| ledger.archived(at)), reason: "gone".into() },
         "Q" => Body::Quarantined { ranges: ranges(rest, |_| 0), reason: "wrong".into() },

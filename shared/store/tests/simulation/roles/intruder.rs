@@ -51,7 +51,16 @@ fn file() -> File {
 
 fn folded(at: i32, start: i64, end: i64, versions: Vec<VersionId>) -> Body {
     let ranges: Ranges = [(p(at), Span::new(start, end))].into_iter().collect();
-    Body::Folded { ranges, versions, delta: file(), events: 1, newest_event_us: None, holes: vec![], duplicates: 0, seen: None }
+    Body::Folded {
+        ranges,
+        versions,
+        delta: file(),
+        events: 1,
+        newest_event_us: None,
+        holes: vec![],
+        duplicates: 0,
+        seen: None,
+    }
 }
 
 fn archived(at: i32, start: i64, end: i64) -> Body {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bifold_ledger::{ArchiveUnit, Body, Dialect, Extent, Ledger, Number, Part, Ranges, Span, TopicPartition, Toward, VersionId};
+use bifold_ledger::{
+    ArchiveUnit, Body, Dialect, Extent, Ledger, Number, Part, Ranges, Span, TopicPartition, Toward, VersionId,
+};
 
 use super::live::Epoch;
 use super::{Backoff, Reader, Round, appended, earliest, nonce, refused, survey, topics};
@@ -237,7 +239,16 @@ impl Folder {
         };
         let (ranges, versions, events) = (epoch.extent.ranges.clone(), versions.to_vec(), epoch.events);
         let holes = epoch.extent.holes.iter().copied().collect();
-        let body = Body::Folded { ranges, versions, delta: file, events, newest_event_us: None, holes, duplicates: 0, seen: None };
+        let body = Body::Folded {
+            ranges,
+            versions,
+            delta: file,
+            events,
+            newest_event_us: None,
+            holes,
+            duplicates: 0,
+            seen: None,
+        };
         loop {
             match journal.append(body.clone()).await {
                 Ok(done) => {
