@@ -254,3 +254,78 @@ fn spans_of_time_are_compared_by_their_length() {
     let at = "2023-11-14T22:13:20Z";
     assert_eq!(up.rows(cast, &offsets), [serde_json::json!({"a": at, "b": at})]);
 }
+
+#[test]
+fn in_subqueries_that_forget_null_are_refused() {
+    let case = Case::new(PIPELINE);
+    case.create_topic(1);
+    let up = case.start("up");
+    let lines = [
+        r#"{"t":"2026-01-01T00:00:00Z","k":"a","n":1}"#,
+        r#"{"t":"2026-01-01T00:00:00Z","k":"b","n":null}"#,
+        r#"{"t":"2026-01-01T00:00:00Z","k":"c","n":3}"#,
+    ];
+    let offsets = case.produce(&up, "e", &lines);
+    for sql in [
+        "SELECT k FROM v WHERE s NOT IN (SELECT s FROM v WHERE k <> 'a') OR k = 'zzz'",
+        "SELECT k FROM v WHERE NOT (s IN (SELECT s FROM v) OR k = 'a')",
+        "SELECT k, s IN (SELECT s FROM v) AS x FROM v",
+        "SELECT k FROM v WHERE (s IN (SELECT s FROM v)) IS NULL",
+        "SELECT CASE WHEN s IN (SELECT s FROM v) THEN 1 END AS x FROM v",
+    ] {
+        let reply = up.sql(sql, Some(&offsets));
+        assert_eq!(reply.status, 400, "{sql}: {}", reply.text);
+        assert!(reply.text.contains("EXISTS (SELECT"), "{sql}: {}", reply.text);
+    }
+    let keys = |sql: &str| up.rows(sql, &offsets).iter().map(|row| row["k"].to_string()).collect::<Vec<_>>();
+    // One NULL among the values: nothing is known to be outside.
+    assert_eq!(keys("SELECT k FROM v WHERE s NOT IN (SELECT s FROM v WHERE k <> 'a')"), Vec::<String>::new());
+    assert_eq!(keys("SELECT k FROM v WHERE NOT s IN (SELECT s FROM v WHERE k = 'a') AND k < 'z'"), ["\"c\""]);
+    assert_eq!(keys("SELECT k FROM v WHERE s IN (SELECT s FROM v) OR k = 'b' ORDER BY k"), ["\"a\"", "\"b\"", "\"c\""]);
+}
+
+const MEASURES: &str = "CREATE TABLE e (t TIMESTAMP, k TEXT, n BIGINT, WATERMARK FOR t AS t) \
+    WITH (connector = 'kafka', topic = '{topic}', format = 'json'); \
+    CREATE MATERIALIZED VIEW v AS SELECT k, count(*) AS c, sum(n) AS s, sum(n) * 2 AS twice, avg(n) AS mean, \
+      count(DISTINCT n) AS values, approx_distinct(n) AS about, sum(n) / count(*) AS ratio, max(n) AS most FROM e GROUP BY k;";
+
+#[test]
+fn sums_of_what_does_not_add_up_are_warned_of() {
+    let case = Case::new(MEASURES);
+    case.create_topic(1);
+    let up = case.start("up");
+    let offsets = case.produce(&up, "e", &FAR[..3]);
+    for (sql, columns) in [
+        ("SELECT sum(c) AS x, sum(s) AS y, avg(twice) AS z, max(mean) AS m, count(values) AS n FROM v", &[][..]),
+        ("SELECT sum(about) AS x FROM v", &["about"]),
+        ("SELECT avg(values) AS x, sum(mean) AS y FROM v", &["mean", "values"]),
+        ("SELECT sum(x) AS y FROM (SELECT k, ratio + 1 AS x FROM v) w", &["ratio"]),
+        ("WITH w AS (SELECT * FROM v WHERE c > 0) SELECT sum(w.most) AS y FROM w JOIN v ON w.k = v.k", &["most"]),
+        ("SELECT sum(values) OVER (ORDER BY k) AS y FROM v", &["values"]),
+        ("SELECT sum(x) AS y FROM (SELECT max(values) AS x FROM v GROUP BY k) w", &[]),
+    ] {
+        let reply = up.sql(sql, Some(&offsets));
+        assert_eq!(reply.status, 200, "{sql}: {}", reply.text);
+        let body = reply.json();
+        let warnings = body["warnings"].as_array().cloned().unwrap_or_default();
+        let found: Vec<&str> = warnings.iter().filter_map(|warning| warning["column"].as_str()).collect();
+        assert_eq!(found, columns, "{sql}: {}", reply.text);
+    }
+    let ran = case.run(&["query", "SELECT sum(about) AS x FROM v", "--url", &up.url, "--output", "csv"]);
+    assert!(ran.stderr.contains("about of view v is approx_distinct(…), which does not add up"), "{}", ran.stderr);
+}
+
+#[test]
+fn integers_of_a_query_do_not_wrap() {
+    let case = Case::new(PIPELINE);
+    case.create_topic(1);
+    let up = case.start("up");
+    let line = format!(r#"{{"t":"2026-01-01T00:00:00Z","k":"a","n":{}}}"#, i64::MAX);
+    let offsets = case.produce(&up, "e", &[line.as_str()]);
+    for sql in ["SELECT s + 1 AS x FROM v", "SELECT s * 2 AS x FROM v", "SELECT - (-s - 1) AS x FROM v"] {
+        let reply = up.sql(sql, Some(&offsets));
+        assert_eq!(reply.status, 422, "{sql}: {}", reply.text);
+        assert!(reply.text.contains("/problems/overflow"), "{sql}: {}", reply.text);
+    }
+    assert_eq!(up.rows("SELECT s / 0 AS x, s % 0 AS y FROM v", &offsets), [serde_json::json!({"x": null, "y": null})]);
+}
