@@ -421,7 +421,6 @@ fn as_micros(expr: Expr) -> Expr {
 }
 
 /// What a cast to a time becomes: in microseconds, with numbers as seconds. The operand again where it stays as it is.
-#[expect(clippy::type_complexity, reason = "an operand and a type, or the operand again")]
 fn time_cast(operand: Expr, to: &DataType, schema: &DFSchema) -> Result<std::result::Result<(Expr, DataType), Expr>> {
     let DataType::Timestamp(unit, zone) = to else { return Ok(Err(operand)) };
     let micros = DataType::Timestamp(TimeUnit::Microsecond, zone.clone());

@@ -38,11 +38,8 @@ impl AnalyzerRule for OneNanOneZero {
 
 /// Whether the doubles of a node's output may be any.
 fn is_raw(plan: &LogicalPlan) -> bool {
-    let makes = match plan {
-        LogicalPlan::TableScan(_) | LogicalPlan::Aggregate(_) | LogicalPlan::Window(_) => true,
-        LogicalPlan::Unnest(_) | LogicalPlan::Values(_) | LogicalPlan::RecursiveQuery(_) => true,
-        _ => false,
-    };
+    use LogicalPlan::{Aggregate, RecursiveQuery, TableScan, Unnest, Values, Window};
+    let makes = matches!(plan, TableScan(_) | Aggregate(_) | Window(_) | Unnest(_) | Values(_) | RecursiveQuery(_));
     makes && plan.schema().fields().iter().any(|field| canonical::has_floats(field.data_type()))
 }
 

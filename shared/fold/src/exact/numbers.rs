@@ -60,8 +60,8 @@ impl Digits {
         let precision = (self.before + self.behind).max(1);
         let (wide, scale) = (u8::try_from(precision).ok()?, i8::try_from(self.behind).ok()?);
         match precision {
-            ..=DIGITS_128 => Some(DataType::Decimal128(wide, scale)),
-            ..=DIGITS_256 => Some(DataType::Decimal256(wide, scale)),
+            _ if precision <= DIGITS_128 => Some(DataType::Decimal128(wide, scale)),
+            _ if precision <= DIGITS_256 => Some(DataType::Decimal256(wide, scale)),
             _ => None,
         }
     }
