@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use bifold_archive::records::Records;
 use bifold_config::Speed;
-use bifold_fold::dialect::TODAY;
+use bifold_fold::dialect::{TODAY, shortcomings};
 use bifold_fold::live::SliceId;
 use bifold_fold::view::Readings;
 use bifold_fold::{Source, View, delta};
@@ -520,10 +520,10 @@ fn sleep(runtime: &Handle, pause: Duration, shutdown: &Shutdown) {
 /// Says what a view's dialect gets wrong, if it is not today's.
 fn note_dialect(view: &View) {
     if view.dialect != TODAY {
-        let (view, dialect) = (&view.name, view.dialect);
+        let (view, dialect, wrong) = (&view.name, view.dialect, shortcomings(view.dialect).join("; "));
         tracing::warn!(
-            view, %dialect, today = %TODAY,
-            "the view keeps the SQL dialect that it was declared under; `bifold check` lists what that gets wrong, `bifold upgrade {view}` moves it on"
+            view, %dialect, today = %TODAY, wrong,
+            "the view keeps the SQL dialect that it was declared under; `bifold upgrade {view}` moves it on"
         );
     }
 }

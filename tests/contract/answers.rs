@@ -272,11 +272,23 @@ fn in_subqueries_that_forget_null_are_refused() {
         "SELECT k, s IN (SELECT s FROM v) AS x FROM v",
         "SELECT k FROM v WHERE (s IN (SELECT s FROM v)) IS NULL",
         "SELECT CASE WHEN s IN (SELECT s FROM v) THEN 1 END AS x FROM v",
+        "SELECT k FROM v WHERE s = ANY (SELECT s FROM v WHERE k = 'a')",
+        "SELECT k FROM v WHERE s > ALL (SELECT s FROM v WHERE k = 'a')",
     ] {
         let reply = up.sql(sql, Some(&offsets));
         assert_eq!(reply.status, 400, "{sql}: {}", reply.text);
         assert!(reply.text.contains("EXISTS (SELECT"), "{sql}: {}", reply.text);
     }
+    for sql in [
+        "SELECT k FROM v WHERE s IN (SELECT CAST(s AS DOUBLE) FROM v)",
+        "SELECT CAST(0.5 AS DECIMAL(10,2)) AS x FROM v UNION ALL SELECT CAST(s AS DOUBLE) FROM v",
+        "SELECT v.k FROM v JOIN (SELECT CAST(s AS DOUBLE) AS s FROM v) w USING (s)",
+    ] {
+        let reply = up.sql(sql, Some(&offsets));
+        assert_eq!(reply.status, 400, "{sql}: {}", reply.text);
+        assert!(reply.text.contains("numbers of different types meet"), "{sql}: {}", reply.text);
+    }
+    assert_eq!(up.rows("SELECT k FROM v WHERE s IN (SELECT 3) UNION ALL SELECT 'x'", &offsets).len(), 2);
     let keys = |sql: &str| up.rows(sql, &offsets).iter().map(|row| row["k"].to_string()).collect::<Vec<_>>();
     // One NULL among the values: nothing is known to be outside.
     assert_eq!(keys("SELECT k FROM v WHERE s NOT IN (SELECT s FROM v WHERE k <> 'a')"), Vec::<String>::new());

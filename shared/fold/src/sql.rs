@@ -5,12 +5,14 @@
 //!
 //! - `precedence`: operators bind as in PostgreSQL
 //! - `casts`: two expressions that differ by a CAST are two columns
+//! - `rows`: rows are compared column by column
 //! - `similar`: SIMILAR TO with SQL's meaning
 //! - `numbers`: numbers that no decimal holds are doubles
 
 mod casts;
 mod numbers;
 mod precedence;
+mod rows;
 mod similar;
 
 use std::ops::ControlFlow;
@@ -20,6 +22,8 @@ use datafusion::sql::sqlparser::tokenizer::Location;
 
 pub(crate) use casts::marker;
 pub use casts::unmarked;
+
+pub use crate::exact::numbers::meet_exactly;
 
 /// A part of a statement that has no meaning here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +71,7 @@ impl VisitorMut for Corrections {
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Unclear> {
         numbers::correct(expr);
         casts::mark(expr);
-        match similar::correct(expr) {
+        match rows::correct(expr).and_then(|()| similar::correct(expr)) {
             Ok(()) => ControlFlow::Continue(()),
             Err(unclear) => ControlFlow::Break(unclear),
         }

@@ -117,7 +117,7 @@ fn is_interval(expr: &Expr) -> bool {
 }
 
 /// A constant interval as a span of time, which can be compared: a day is 24 hours in UTC; a month has no length.
-fn span(expr: Expr) -> Result<Expr> {
+pub(crate) fn span(expr: Expr) -> Result<Expr> {
     let Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) = &expr else { return Ok(expr) };
     if interval.months != 0 {
         return plan_err!("a span of time cannot be compared with months, which differ in length; write days");

@@ -78,6 +78,10 @@ fn comparison(left: Expr, op: Operator, right: Expr, schema: &DFSchema) -> Resul
         _ => (left, right),
     };
     let (from, by) = (left.get_type(schema)?, right.get_type(schema)?);
+    if let (DataType::Interval(_), DataType::Interval(_)) = (&from, &by) {
+        // DataFusion compares months, days and the rest one by one.
+        return Ok(binary(times::span(left)?, op, times::span(right)?));
+    }
     if from == by {
         return Ok(binary(left, op, right));
     }
@@ -86,6 +90,17 @@ fn comparison(left: Expr, op: Operator, right: Expr, schema: &DFSchema) -> Resul
         return plan_err!(
             "{these} and {those} are compared, but one is a number and the other is text: cast one of them"
         );
+    }
+    if is_moment(&from) && by.is_string() && !is_text(&right) || from.is_string() && !is_text(&left) && is_moment(&by) {
+        let (these, those) = (shown(&left), shown(&right));
+        return plan_err!(
+            "{these} and {those} are compared, but one is a time and the other is text: cast one of them"
+        );
+    }
+    if let (DataType::List(these), DataType::List(those)) = (&from, &by)
+        && !numbers::meet_exactly(these.data_type(), those.data_type())
+    {
+        return plan_err!("lists of numbers of different types are compared: cast one of them");
     }
     if from.is_numeric() && by.is_temporal() || from.is_temporal() && by.is_numeric() {
         let (these, those) = (shown(&left), shown(&right));
@@ -123,6 +138,10 @@ pub(super) fn shown(expr: &Expr) -> String {
         Expr::Column(column) => column.name.clone(),
         other => other.schema_name().to_string(),
     }
+}
+
+fn is_moment(ty: &DataType) -> bool {
+    matches!(ty, DataType::Timestamp(..) | DataType::Date32)
 }
 
 fn binary(left: Expr, op: Operator, right: Expr) -> Expr {
@@ -177,8 +196,14 @@ fn arithmetic(left: Expr, op: Operator, right: Expr, schema: &DFSchema) -> Resul
     let (Some(these), Some(those)) = (Digits::of_type(&from), Digits::of_type(&by)) else {
         return Ok(binary(left, op, right));
     };
-    if op != Operator::Divide || !(from.is_decimal() || by.is_decimal()) {
+    if !(from.is_decimal() || by.is_decimal()) {
         return Ok(binary(left, op, right));
+    }
+    if op != Operator::Divide {
+        return Ok(match wider(op, these, those) {
+            Some([ty, of]) => binary(numbers::widened(left, &from, &ty), op, numbers::widened(right, &by, &of)),
+            None => binary(left, op, right),
+        });
     }
     // Arrow's quotient has four digits more behind the point than its dividend: too few for 1 / 3.0.
     let dividend = Digits { before: these.before, behind: these.behind.max(those.behind).max(QUOTIENT - 4) };
@@ -193,6 +218,22 @@ fn arithmetic(left: Expr, op: Operator, right: Expr, schema: &DFSchema) -> Resul
         }
         _ => Ok(binary(left, op, right)),
     }
+}
+
+/// The types of 256 bits in which the result of decimals of so many digits has a type that it fits; none where that of 128 bits
+/// holds it, or no other does. Arrow checks the bits of a result, not its digits.
+fn wider(op: Operator, these: Digits, those: Digits) -> Option<[DataType; 2]> {
+    let both = these.with(those);
+    let digits = match op {
+        Operator::Plus | Operator::Minus => both.before + both.behind + 1,
+        Operator::Multiply => these.before + these.behind + those.before + those.behind + 1,
+        _ => 0,
+    };
+    let wide = |digits: Digits| match digits.decimal() {
+        Some(DataType::Decimal128(p, s) | DataType::Decimal256(p, s)) => Some(DataType::Decimal256(p, s)),
+        _ => None,
+    };
+    ((39..=76).contains(&digits)).then_some([wide(these)?, wide(those)?])
 }
 
 /// The least number of digits behind the point of a quotient of decimals: PostgreSQL's `NUMERIC_MIN_SIG_DIGITS`.
@@ -368,6 +409,24 @@ fn function(call: ScalarFunction, schema: &DFSchema) -> Result<Expr> {
             let args = chosen(func.name(), args, schema)?;
             Expr::ScalarFunction(ScalarFunction { func, args })
         }
+        "make_array" => {
+            let args = chosen("a list", args, schema)?;
+            Expr::ScalarFunction(ScalarFunction { func, args })
+        }
+        name if SEARCHES.contains(&name) => {
+            let item = |expr: &Expr| match expr.get_type(schema) {
+                Ok(DataType::List(item)) => Some(item.data_type().clone()),
+                Ok(ty) => Some(ty),
+                Err(_) => None,
+            };
+            if let [these, those, ..] = &args[..]
+                && let (Some(these), Some(those)) = (item(these), item(those))
+                && !numbers::meet_exactly(&these, &those)
+            {
+                return plan_err!("{name}() compares numbers of different types: cast one of them");
+            }
+            Expr::ScalarFunction(ScalarFunction { func, args })
+        }
         "nvl2" if args.len() == 3 => {
             let mut args = args;
             let values = chosen("nvl2", args.split_off(1), schema)?;
@@ -393,6 +452,24 @@ fn function(call: ScalarFunction, schema: &DFSchema) -> Result<Expr> {
         _ => Ok(made),
     }
 }
+
+/// Functions that compare the items of a list with another value.
+const SEARCHES: [&str; 14] = [
+    "array_has",
+    "array_has_all",
+    "array_has_any",
+    "array_position",
+    "array_positions",
+    "array_remove",
+    "array_remove_n",
+    "array_remove_all",
+    "array_replace",
+    "array_replace_n",
+    "array_replace_all",
+    "array_except",
+    "array_intersect",
+    "array_union",
+];
 
 /// `to_timestamp` in microseconds: DataFusion's is in nanoseconds, which end in 2262.
 fn time_of(

@@ -174,3 +174,19 @@ pub(crate) fn widened(expr: Expr, from: &DataType, to: &DataType) -> Expr {
 pub(crate) fn is_arithmetic(op: Operator) -> bool {
     matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide | Operator::Modulo)
 }
+
+/// Whether values of two types are equal in the type in which DataFusion compares them just where they are equal: where it does not go
+/// through `exact::coerce`, as for the columns of `IN (SELECT …)`, UNION and JOIN … USING.
+pub fn meet_exactly(these: &DataType, those: &DataType) -> bool {
+    if these == those || !these.is_numeric() || !those.is_numeric() {
+        return true;
+    }
+    match (Digits::of_type(these), Digits::of_type(those)) {
+        (Some(these), Some(those)) => {
+            let both = these.with(those);
+            both.before + both.behind <= DIGITS_128
+        }
+        (Some(exact), None) | (None, Some(exact)) => exact.behind == 0 && exact.before <= 10,
+        (None, None) => true,
+    }
+}

@@ -6,9 +6,10 @@
 
 use std::sync::Arc;
 
+use arrow::array::timezone::Tz;
 use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::{DataType, FieldRef, IntervalUnit, TimeUnit, TimestampMicrosecondType};
-use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveTime, Utc};
+use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeDelta, TimeZone, Utc};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::functions::datetime::{date_bin, date_trunc};
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
@@ -107,9 +108,13 @@ impl ScalarUDFImpl for DateTrunc {
         if let [ColumnarValue::Scalar(unit), time] = &args.args[..]
             && let Some(Some(unit)) = unit.try_as_str()
             && let Some(truncate) = truncation(&unit.to_lowercase())
-            && time.data_type() == TIME
+            && let DataType::Timestamp(TimeUnit::Microsecond, zone) = time.data_type()
         {
-            return mapped(time, truncate);
+            match zone.map(|zone| zone.parse::<Tz>()) {
+                None => return mapped(time, truncate),
+                Some(Ok(zone)) => return mapped(time, |time| truncated_in(zone, time, truncate)),
+                Some(Err(_)) => {}
+            }
         }
         self.0.inner().invoke_with_args(args)
     }
@@ -195,6 +200,17 @@ fn truncation(unit: &str) -> Option<fn(i64) -> Option<i64>> {
     })
 }
 
+/// A time cut down to a unit of its zone's clock. A beginning that the clock skips is where it goes on, one that it shows twice is
+/// the first.
+fn truncated_in(zone: Tz, time: i64, truncate: fn(i64) -> Option<i64>) -> Option<i64> {
+    let utc = DateTime::from_timestamp_micros(time)?.naive_utc();
+    let local = utc.checked_add_offset(zone.offset_from_utc_datetime(&utc).fix())?;
+    let begin = DateTime::from_timestamp_micros(truncate(local.and_utc().timestamp_micros())?)?.naive_utc();
+    let shown = |local: NaiveDateTime| zone.from_local_datetime(&local).earliest();
+    let begin = shown(begin).or_else(|| shown(begin.checked_add_signed(TimeDelta::hours(1))?))?;
+    Some(begin.timestamp_micros())
+}
+
 fn to_date(time: i64, first: impl Fn(NaiveDate) -> Option<NaiveDate>) -> Option<i64> {
     let date = first(DateTime::from_timestamp_micros(time)?.date_naive())?;
     Some(date.and_time(NaiveTime::MIN).and_utc().timestamp_micros())
@@ -205,7 +221,8 @@ fn mapped(time: &ColumnarValue, f: impl Fn(i64) -> Option<i64>) -> Result<Column
     Ok(match time {
         ColumnarValue::Array(array) => {
             let times = array.as_primitive::<TimestampMicrosecondType>();
-            let mapped: ArrayRef = Arc::new(times.unary_opt::<_, TimestampMicrosecondType>(f));
+            let mapped = times.unary_opt::<_, TimestampMicrosecondType>(f);
+            let mapped: ArrayRef = Arc::new(mapped.with_timezone_opt(times.timezone()));
             ColumnarValue::Array(mapped)
         }
         ColumnarValue::Scalar(ScalarValue::TimestampMicrosecond(time, zone)) => {
@@ -271,6 +288,24 @@ mod tests {
         }
         let none = IntervalMonthDayNano::new(1, 1, 0);
         assert!(Bins::of(&ScalarValue::IntervalMonthDayNano(Some(none)), Some(0)).is_none());
+    }
+
+    #[test]
+    fn units_begin_where_a_zones_clock_says() {
+        for (zone, unit, time, begin) in [
+            ("UTC", "month", "9999-12-31T23:59:59Z", "9999-12-01T00:00:00Z"),
+            ("UTC", "day", "0001-01-01T12:00:00Z", "0001-01-01T00:00:00Z"),
+            ("Europe/Berlin", "day", "2024-07-01T21:59:59Z", "2024-06-30T22:00:00Z"),
+            ("Europe/Berlin", "day", "2024-03-31T12:00:00Z", "2024-03-30T23:00:00Z"),
+            ("Europe/Berlin", "day", "2500-01-01T12:00:00Z", "2499-12-31T23:00:00Z"),
+            ("+05:30", "hour", "2024-01-01T00:00:00Z", "2023-12-31T23:30:00Z"),
+            // The clock went on from 00:00 to 01:00.
+            ("America/Sao_Paulo", "day", "2018-11-04T12:00:00Z", "2018-11-04T03:00:00Z"),
+        ] {
+            let [time, begin] = [time, begin].map(|text| parse_timestamp(text).expect("a time"));
+            let (zone, truncate) = (zone.parse().expect("a zone"), truncation(unit).expect("a unit"));
+            assert_eq!(truncated_in(zone, time, truncate), Some(begin), "{zone:?} {unit}");
+        }
     }
 
     #[test]

@@ -23,6 +23,9 @@ use crate::rewrite;
 /// The marker's name in SQL.
 const MARKER: &str = "_cast";
 
+/// How the type of a time in a zone begins.
+const ZONE: &str = "AT TIME ZONE ";
+
 /// The function that marks.
 pub(crate) fn marker() -> Arc<ScalarUDF> {
     Arc::new(ScalarUDF::from(Marker(Signature::any(2, Volatility::Immutable))))
@@ -34,6 +37,7 @@ pub(super) fn mark(expr: &mut SqlExpr) {
         // The planner reads the text of an interval itself.
         SqlExpr::Cast { data_type: ast::DataType::Interval { .. }, .. } => return,
         SqlExpr::Cast { expr: operand, data_type, .. } => (operand, data_type.to_string()),
+        SqlExpr::AtTimeZone { timestamp, time_zone } => (timestamp, format!("{ZONE}{time_zone}")),
         SqlExpr::Nested(operand) if matches!(**operand, SqlExpr::BinaryOp { .. }) => (operand, String::new()),
         _ => return,
     };
@@ -95,6 +99,7 @@ impl ScalarUDFImpl for Marker {
         match args {
             [of, Expr::Literal(ty, _)] => Ok(match ty.to_string() {
                 ty if ty.is_empty() => format!("({})", of.schema_name()),
+                ty if ty.starts_with(ZONE) => format!("{} {ty}", of.schema_name()),
                 ty => format!("CAST({} AS {ty})", of.schema_name()),
             }),
             _ => Ok(MARKER.to_string()),
