@@ -148,11 +148,32 @@ struct Moments {
 
 impl Moments {
     fn of(values: [f64; 2]) -> Self {
-        let variable = |value: f64| match value.is_finite() {
-            true => Variable { mean: Two::of(value), ..Variable::default() },
-            false => Variable { odd: value, ..Variable::default() },
-        };
-        Self { count: 1, variables: values.map(variable), product: Two::default() }
+        let mut moments = Self::default();
+        moments.take(values, 2);
+        moments
+    }
+
+    /// Adds one row's values (Welford, "Note on a method for calculating corrected sums of squares and products", 1962): what
+    /// [`Moments::add`] does of one, with fewer operations.
+    fn take(&mut self, values: [f64; 2], columns: usize) {
+        self.count += 1;
+        let count = self.count as f64;
+        let (mut before, mut after) = ([Two::default(); 2], [Two::default(); 2]);
+        for (place, variable) in self.variables[..columns].iter_mut().enumerate() {
+            let value = if values[place].is_finite() {
+                values[place]
+            } else {
+                variable.odd += values[place];
+                0.0
+            };
+            before[place] = Two::of(value).minus(variable.mean);
+            variable.mean = variable.mean.plus(before[place].over(count));
+            after[place] = Two::of(value).minus(variable.mean);
+            variable.squares = variable.squares.plus(before[place].times(after[place]));
+        }
+        if columns == 2 {
+            self.product = self.product.plus(before[0].times(after[1]));
+        }
     }
 
     fn product(&self) -> f64 {
@@ -330,7 +351,8 @@ struct One {
 
 impl Accumulator for One {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        each_pair(self.measure.columns(), values, |_, pair| self.moments.add(&Moments::of(pair)))
+        let columns = self.measure.columns();
+        each_pair(columns, values, |_, pair| self.moments.take(pair, columns))
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
@@ -377,9 +399,10 @@ impl GroupsAccumulator for Groups {
     ) -> Result<()> {
         self.moments.resize(total, Moments::default());
         let admitted = |row: usize| filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row));
-        each_pair(self.measure.columns(), values, |row, pair| {
+        let columns = self.measure.columns();
+        each_pair(columns, values, |row, pair| {
             if admitted(row) {
-                self.moments[groups[row]].add(&Moments::of(pair));
+                self.moments[groups[row]].take(pair, columns);
             }
         })
     }
@@ -422,7 +445,7 @@ mod tests {
         let (mut whole, mut from) = (Moments::default(), 0);
         for to in cuts.iter().copied().chain([pairs.len()]) {
             let mut part = Moments::default();
-            pairs[from..to].iter().for_each(|pair| part.add(&Moments::of(*pair)));
+            pairs[from..to].iter().for_each(|pair| part.take(*pair, 2));
             whole.add(&part);
             from = to;
         }
