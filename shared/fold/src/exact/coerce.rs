@@ -529,7 +529,7 @@ fn plain(value: &ScalarValue) -> Option<ScalarValue> {
     }
 }
 
-/// The type of times that hold all of these: times, dates and texts that name times. None if there is no time among them.
+/// The type of times that holds all of these: times, dates, and texts that name times. None without a time among them.
 fn common_time(types: &[&DataType]) -> Option<DataType> {
     let time = types.iter().find(|ty| matches!(ty, DataType::Timestamp(TimeUnit::Microsecond, _)))?;
     let named = |ty: &DataType| ty.is_string() || ty.is_null() || matches!(ty, DataType::Date32 | DataType::Date64);

@@ -160,7 +160,7 @@ mod tests {
         for (left, right, order) in [
             (exact("9007199254740993", 0), Double(9_007_199_254_740_992.0), Greater),
             (exact("9007199254740992", 0), Double(9_007_199_254_740_992.0), Equal),
-            // 1e23 is no double: the nearest is below it.
+            // The double nearest to 1e23 is below it.
             (exact("100000000000000000000000", 0), Double(1e23), Greater),
             (exact("1", 1), Double(0.1), Less),
             (exact("5", 1), Double(0.5), Equal),

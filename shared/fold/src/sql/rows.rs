@@ -59,7 +59,13 @@ fn columns(expr: &Expr) -> Option<&Vec<Expr>> {
 fn equal(left: &Expr, right: &Expr, at: Location) -> Result<Expr, Unclear> {
     let pairs = match (columns(left), columns(right)) {
         (Some(left), Some(right)) if left.len() == right.len() => left.iter().zip(right),
-        _ => return Err(unclear(at, "a row is compared with what is not as long".to_string(), "name as many columns")),
+        _ => {
+            return Err(unclear(
+                at,
+                "the two sides have different numbers of columns".to_string(),
+                "name as many columns",
+            ));
+        }
     };
     let equal =
         pairs.map(|(left, right)| nested(binary(nested(left.clone()), BinaryOperator::Eq, nested(right.clone()))));
