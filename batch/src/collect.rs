@@ -11,14 +11,14 @@
 
 pub(crate) mod buffer;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bifold_config::Collect;
 use bifold_fold::Source;
 use bifold_ledger::{Body, Ledger, Nonce, Offsets, TopicPartition};
-use bifold_log::{Log, Owned, ReaderOptions, Seat, Start, Survey, Turn, survey, topic_ids};
+use bifold_log::{Log, Owned, ReaderOptions, Seat, Start, Survey, Turn, Unread, survey, topic_ids};
 use bifold_service::{Backoff, Component, Shutdown, StartLimit};
 use bifold_store::failpoint::failpoint;
 use bifold_store::{Appended, Journal, Kind, SourceFiles};
@@ -43,6 +43,8 @@ const FLUSH_AT_END_WITHIN: Duration = Duration::from_secs(10);
 const TROUBLE_LASTS: Duration = Duration::from_secs(5);
 /// How long a flush is tried before the instance gives its partitions to others, who may reach the store.
 const FLUSH_WITHIN: Duration = Duration::from_secs(30);
+/// How long a partition's frontier has to stand still for nobody to be reading it, at least.
+const UNREAD_AFTER: Duration = Duration::from_secs(60);
 /// Bytes that wait in memory at most.
 const BUFFER_BYTES: usize = 256 << 20;
 
@@ -57,10 +59,12 @@ pub struct Collector {
     pub files: SourceFiles,
     /// By size and interval.
     pub options: Collect,
-    /// The consumer group whose members share the partitions.
+    /// The consumer group whose members share the partitions, but for the installation's id at its end.
     pub group: String,
     /// Where it says what it waits for.
     pub component: Component,
+    /// Where it says which partitions nobody reads.
+    pub others: Component,
     /// How long it waits at start.
     pub limit: StartLimit,
 }
@@ -80,8 +84,10 @@ impl Collector {
     pub fn run(mut self, runtime: &Handle, shutdown: &Shutdown) -> Result<(), Error> {
         let mut backoff = Backoff::default();
         let (mut begun, mut seat, mut trouble) = (false, Seat::default(), None);
+        let mut unread = Unread::new(UNREAD_AFTER.max(3 * self.options.flush_interval));
+        self.others.ready();
         while !shutdown.is_cancelled() {
-            match self.round(runtime, shutdown, &mut begun, &mut seat, &mut trouble) {
+            match self.round(runtime, shutdown, &mut begun, (&mut seat, &mut unread), &mut trouble) {
                 Ok(Round::Stopped) => return Ok(()),
                 Ok(Round::Anew) => backoff = Backoff::default(),
                 Err(error) if error.is_transient() && (begun || !self.limit.is_over()) => {
@@ -102,7 +108,7 @@ impl Collector {
         runtime: &Handle,
         shutdown: &Shutdown,
         begun: &mut bool,
-        seat: &mut Seat,
+        (seat, unread): (&mut Seat, &mut Unread),
         trouble: &mut Option<String>,
     ) -> Result<Round, Error> {
         let found = runtime.block_on(survey(&*self.log, &self.source.topics))?;
@@ -116,11 +122,12 @@ impl Collector {
         let mut journal = runtime.block_on(Journal::open_to_write(self.files.clone(), "collect"))?;
         runtime.block_on(journal.begin(&found.ids, &found.earliest()))?;
         *begun = true;
+        let group = format!("{}.{}", self.group, runtime.block_on(self.files.installation())?);
         let owned = loop {
-            match seat.take(&*self.log, &self.group, &self.source.topics)? {
+            match seat.take(&*self.log, &group, &self.source.topics)? {
                 Owned::Unknown if shutdown.is_cancelled() => return Ok(Round::Anew),
                 Owned::Unknown => {
-                    self.component.waiting(seat.why_not(&self.group));
+                    self.component.waiting(seat.why_not(&group));
                     sleep(runtime, SEAT_EVERY, shutdown);
                 }
                 owned => break owned,
@@ -135,7 +142,15 @@ impl Collector {
         // Where the reader stands. Another collector's entry moves the archive, not the reader: what is read after that is refused.
         let mut read: Offsets = standing.next.iter().map(|(at, _)| (at.clone(), ledger.archived(at))).collect();
         self.report(&ledger);
-        self.report_lag(&ledger, &found, &mine);
+        let report_lag = |ledger: &Ledger, survey: &Survey, unread: &mut Unread| {
+            let unread = unread.look(survey, &mine, |at| ledger.archived(at), Instant::now());
+            self.report_lag(ledger, survey, &mine, &unread);
+            match Unread::why(&unread, &group) {
+                Some(why) => self.others.waiting(why),
+                None => self.others.ready(),
+            }
+        };
+        report_lag(&ledger, &found, unread);
         let mut buffer = Buffer::new(Arc::clone(&self.source));
         for (at, next) in standing.next.iter().filter(|(at, next)| *next > ledger.archived(at)) {
             buffer.pass(at, ledger.archived(at), next);
@@ -208,12 +223,10 @@ impl Collector {
                 match runtime.block_on(survey(&*self.log, &self.source.topics)) {
                     Ok(now) => {
                         runtime.block_on(journal.begin(&now.ids, &now.earliest()))?;
-                        self.report_lag(&journal.ledger(), &now, &mine);
+                        let ledger = runtime.block_on(journal.refresh())?;
+                        report_lag(&ledger, &now, unread);
                         // What is stopped may have been judged by bounds that were older than the ledger, or accepted as lost since.
-                        let mended = !whole && {
-                            let ledger = runtime.block_on(journal.refresh())?;
-                            standing.is_mended_in(&ledger.standing_to_archive(&now.ranges(&mine)))
-                        };
+                        let mended = !whole && standing.is_mended_in(&ledger.standing_to_archive(&now.ranges(&mine)));
                         if now.bounds.len() != found.bounds.len() || mended {
                             self.flush((runtime, shutdown), &mut journal, &mut buffer, seat)?;
                             return Ok(Round::Anew);
@@ -309,7 +322,13 @@ impl Collector {
         }
     }
 
-    fn report_lag(&self, ledger: &Ledger, survey: &Survey, mine: &BTreeSet<TopicPartition>) {
+    fn report_lag(
+        &self,
+        ledger: &Ledger,
+        survey: &Survey,
+        mine: &BTreeSet<TopicPartition>,
+        unread: &BTreeMap<TopicPartition, i64>,
+    ) {
         for (at, bounds) in &survey.bounds {
             let labels = [
                 ("source", self.source.name.clone()),
@@ -317,10 +336,13 @@ impl Collector {
                 ("partition", at.partition.to_string()),
                 ("role", "collect".to_string()),
             ];
-            // What is another's is the other's to tell.
-            let lag = if mine.contains(at) { (bounds.end - ledger.archived(at)).max(0) } else { 0 };
+            // What is another's is the other's to tell, if there is one.
+            let others = unread.get(at).copied().unwrap_or(0);
+            let lag = if mine.contains(at) { (bounds.end - ledger.archived(at)).max(0) } else { others };
             metrics::gauge!("bifold_lag_offsets", &labels).set(lag as f64);
         }
+        let labels = [("source", self.source.name.clone()), ("role", "collect".to_string())];
+        metrics::gauge!("bifold_unread_partitions", &labels).set(unread.len() as f64);
     }
 }
 

@@ -7,6 +7,7 @@
 //! A run is a list of groups sorted by the view's keys. By default a batch run adds one run made of the rows between the
 //! old boundary and the new; a full one starts from the origin. Neither archives nor folds.
 
+mod dead;
 mod direct;
 mod ordered;
 mod retention;
@@ -21,7 +22,8 @@ use bifold_fold::states::Input;
 use bifold_fold::view::compile_stored;
 use bifold_fold::{Engine, Source, View};
 use bifold_ledger::{
-    ArchiveUnit, BatchPlan, Body, File, Ledger, Mode, Nonce, Offsets, Part, PublishedVersion, VersionId, VersionPlan,
+    ArchiveUnit, BatchPlan, Body, File, Ledger, Mode, Nonce, Offsets, Part, PublishedVersion, Seen, VersionId,
+    VersionPlan,
 };
 use bifold_store::failpoint::failpoint;
 use bifold_store::{Appended, Journal, Kind, SourceFiles};
@@ -33,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::progress::Progress;
 use crate::runs::{Run, Trigger};
+use dead::{Reasons, seen_after};
 pub(crate) use ordered::held;
 use retention::Times;
 pub(crate) use retention::WORTH;
@@ -107,6 +110,8 @@ struct Built {
     groups: u64,
     elapsed_ms: u64,
     times: Times,
+    /// What its positions hold beside its states.
+    seen: Option<Box<Seen>>,
 }
 
 /// What states are built for.
@@ -251,7 +256,7 @@ impl Recompute {
                 holes: version.holes.clone(),
                 newest_event_us: made.times.newest_us,
                 kept_from_us: made.times.kept_from_us,
-                seen: None,
+                seen: made.seen.clone(),
             });
             built.push((version, made));
         }
@@ -313,11 +318,20 @@ impl Recompute {
             scans.push(Arc::clone(&plan));
             inputs.push(plan);
         }
+        let mut dead = self.dead_of(&same, &part).await?;
         let other: Vec<&ArchiveUnit> = other.into_iter().map(|(unit, _)| unit).collect();
-        if !other.is_empty() && view.source.dedup.is_none() {
-            let (states, rows) = self.replayed_states(&engine, &view, &other, &part).await?;
-            rows_read += rows;
-            inputs.push(view.states_plan(states)?);
+        if !other.is_empty() {
+            let replayed = if view.source.dedup.is_some() {
+                self.dead_when_replayed(&view, &other, &part).await?
+            } else {
+                let (states, rows, replayed) = self.replayed_states(&engine, &view, &other, &part).await?;
+                rows_read += rows;
+                inputs.push(view.states_plan(states)?);
+                replayed
+            };
+            for (reason, count) in replayed {
+                *dead.entry(reason).or_default() += count;
+            }
         }
         let mut keep = plan.keep.clone();
         if keep.len() >= MOST_RUNS {
@@ -354,7 +368,8 @@ impl Recompute {
             keep.push(run);
         }
         let elapsed_ms = started.elapsed().as_millis() as u64;
-        Ok(Built { runs: keep, rows_read, groups, elapsed_ms, times })
+        let seen = seen_after(ledger, plan, &dead);
+        Ok(Built { runs: keep, rows_read, groups, elapsed_ms, times, seen })
     }
 
     /// States of rows that are read from their columns.
@@ -404,7 +419,7 @@ impl Recompute {
         view: &Arc<View>,
         units: &[&ArchiveUnit],
         part: &Part,
-    ) -> Result<(Vec<arrow::array::RecordBatch>, u64), Error> {
+    ) -> Result<(Vec<arrow::array::RecordBatch>, u64, Reasons), Error> {
         let input = Input::new(engine, Arc::clone(view)).await?;
         let (mut states, mut rows) = (vec![], 0);
         let needed = |name: &str| view.needed.iter().any(|needed| needed == name);
@@ -417,7 +432,7 @@ impl Recompute {
                 states = view.reduce(engine, std::mem::take(&mut states)).await?;
             }
         }
-        Ok((states, rows))
+        Ok((states, rows, replay.dead()))
     }
 
     /// Retires versions that are older than what is served and more than are kept.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bifold_config::{Config, Overrides};
+use bifold_fold::pipeline::RecordLimits;
 use bifold_fold::view::Readings;
 use bifold_fold::{Engine, Pipeline, Source, View};
 use bifold_ledger::Offsets;
@@ -49,7 +50,10 @@ impl Context {
 
     /// Reads the pipeline of a configuration.
     pub(crate) async fn with(config: Config) -> Result<Self, Exit> {
-        let pipeline = bifold_fold::pipeline::read(&config.pipeline, config.collect.max_record)?;
+        let pipeline = bifold_fold::pipeline::read(
+            &config.pipeline,
+            RecordLimits { bytes: config.collect.max_record, elements: Some(config.collect.max_elements) },
+        )?;
         if pipeline.sources.is_empty() {
             let path = config.pipeline.display();
             return Err(Exit::Usage(format!(
@@ -123,7 +127,7 @@ impl Context {
         format!("the store {}", self.config.store.url)
     }
 
-    /// The consumer group of a role.
+    /// The consumer group of a role, but for the installation's id, which the store holds.
     pub(crate) fn group(&self, source: &str, role: &str) -> String {
         format!("{}.{source}.{role}", self.config.kafka.group_prefix)
     }

@@ -78,6 +78,40 @@ fn csv(text: &str) -> String {
     }
 }
 
+/// What answers leave out, for people: a line for the dead letters of each view, one for each hole.
+pub(crate) fn left_out(coverage: &Value) -> Vec<String> {
+    let mut lines = vec![];
+    for element in coverage.as_array().into_iter().flatten() {
+        let (view, source) = (cell(&element["view"]), cell(&element["source"]));
+        let mut reasons: Vec<(&String, u64)> = element["dead_letter_reasons"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter_map(|(reason, count)| Some((reason, count.as_u64()?)))
+            .collect();
+        reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        if let Some((commonest, count)) = reasons.first() {
+            let all: u64 = reasons.iter().map(|(_, count)| count).sum();
+            lines.push(format!(
+                "view {view} does not count {all} dead letters of source {source}, of which {count} are {commonest}; \
+                 `bifold dead-letters {source}` lists them"
+            ));
+        }
+        for hole in element["holes"].as_array().into_iter().flatten() {
+            lines.push(format!(
+                "view {view} does not count {}/{} [{},{}): {}, {}",
+                cell(&hole["topic"]),
+                hole["partition"],
+                hole["range"][0],
+                hole["range"][1],
+                cell(&hole["kind"]),
+                cell(&hole["reason"])
+            ));
+        }
+    }
+    lines
+}
+
 /// Coverage for people: `view w: w/0 batch [0,8) + speed [8,13)`.
 pub(crate) fn coverage_lines(coverage: &Value) -> Vec<String> {
     let elements = coverage.as_array().cloned().unwrap_or_default();

@@ -210,6 +210,7 @@ fn start_collector(
         options: context.config.collect.clone(),
         group: context.group(source, "collect"),
         component: role.readiness.component(format!("collect {source}")),
+        others: role.readiness.component(format!("collect {source}, other instances")),
         limit,
     };
     let maintain = Maintain {
@@ -245,6 +246,7 @@ fn start_folder(
         options: context.config.speed.clone(),
         group: context.group(source, "speed"),
         component: role.readiness.component(format!("speed {source}")),
+        others: role.readiness.component(format!("speed {source}, other instances")),
         limit,
         live,
     };

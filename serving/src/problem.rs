@@ -90,10 +90,14 @@ impl Problem {
             .with("hint", "cast the argument to DECIMAL in the view")
     }
 
-    /// A sum of a query that its type does not hold.
+    /// A value of a query that its type does not hold.
     pub fn query_overflow(detail: &str) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "overflow", "A value overflows its type", detail)
-            .with("hint", "cast the argument to DECIMAL(38, 0) in the query")
+        let hint = if detail.contains("DECIMAL") {
+            "cast the argument to DOUBLE in the query, which rounds"
+        } else {
+            "cast the argument to DECIMAL(38, 0) in the query"
+        };
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "overflow", "A value overflows its type", detail).with("hint", hint)
     }
 
     /// The query took too long.

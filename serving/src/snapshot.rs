@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use bifold_fold::View;
 use bifold_fold::live::{LiveAnswer, LiveRequest};
-use bifold_ledger::{Cover, Gap, Hole, Holes, Ledger, LiveUnit, Offsets, VersionId, chain};
+use bifold_ledger::{Cover, Gap, Hole, Holes, Ledger, LiveUnit, Offsets, Seen, VersionId, chain};
 use serde_json::{Value, json};
 
 use crate::catalog::{Catalog, ServedSource};
@@ -198,7 +198,9 @@ async fn answer_source(
             };
             let rows = source.finished(&catalog.engine, &view, &durable, &slices).await?;
             let live: Vec<_> = joined.units.iter().map(|unit| (&unit.ranges, unit.holes.as_slice())).collect();
-            let coverage = coverage(&view, cover, &ledger, &frontier, newest, &ledger.holes(cover, &live));
+            let seen = std::iter::once(cover.seen.as_ref()).chain(joined.units.iter().map(|unit| unit.seen.as_ref()));
+            let beside = (Seen::of_all(seen), ledger.holes(cover, &live));
+            let coverage = coverage(&view, cover, &ledger, &frontier, newest, &beside);
             answers.insert(name.clone(), ViewAnswer { view, rows, coverage });
         }
         if unknown_slice && retry < RETRIES {
@@ -295,7 +297,7 @@ fn coverage(
     ledger: &Ledger,
     frontier: &Offsets,
     newest: Option<i64>,
-    holes: &Holes,
+    (seen, holes): &(Option<Seen>, Holes),
 ) -> Value {
     let mut partitions = vec![];
     let all: BTreeSet<_> = frontier.iter().chain(ledger.origins.iter()).map(|(at, _)| at).collect();
@@ -309,6 +311,7 @@ fn coverage(
             "speed": [boundary, frontier.get(at).unwrap_or(boundary).max(boundary)],
         }));
     }
+    let dead = seen.as_ref().map(|seen| seen.dead.get(&cover.version).cloned().unwrap_or_default());
     let watermark = newest.map(|newest| timestamp_text(newest.saturating_sub(view.source.watermark_delay_us)));
     let mut coverage = json!({
         "view": view.name,
@@ -318,8 +321,12 @@ fn coverage(
         "watermark": watermark,
         "holes": holes_json(ledger, &holes.holes),
         "pending_holes": holes_json(ledger, &holes.pending),
+        "dead_letters": dead.as_ref().map(|reasons| reasons.values().sum::<u64>()),
         "partitions": partitions,
     });
+    if let Some(reasons) = dead.filter(|reasons| !reasons.is_empty()) {
+        coverage["dead_letter_reasons"] = json!(reasons);
+    }
     if view.retention_us.is_some() {
         coverage["kept_from"] = cover.kept_from_us.map(timestamp_text).into();
     }

@@ -7,8 +7,7 @@ use std::time::Instant;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
-use bifold_fold::Engine;
-use bifold_fold::view::readable;
+use bifold_fold::{Engine, readable};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
@@ -284,12 +283,14 @@ pub fn wrong(error: &DataFusionError) -> Problem {
         },
         (None, root) => root.message().into_owned(),
     };
-    let message = readable(message);
+    let message = readable(&message);
     match root {
-        DataFusionError::External(inner) if inner.is::<Overflow>() => Problem::query_overflow(&inner.to_string()),
+        DataFusionError::External(inner) if inner.is::<Overflow>() => Problem::query_overflow(&message),
         DataFusionError::ArrowError(inner, _) if matches!(**inner, ArrowError::ArithmeticOverflow(_)) => {
-            Problem::query_overflow(&format!("a value of the query is beyond its type: {message}"))
+            beyond_a_type()
         }
+        DataFusionError::ArrowError(inner, _) if is_beyond_a_type(&inner.to_string()) => beyond_a_type(),
+        DataFusionError::Execution(said) if is_beyond_a_type(said) => beyond_a_type(),
         DataFusionError::ResourcesExhausted(_) => {
             Problem::limit(format!("the query needs more memory than serve.query_memory: {message}"))
         }
@@ -305,6 +306,17 @@ pub fn wrong(error: &DataFusionError) -> Problem {
             }
         }
     }
+}
+
+/// Whether a failure says that a number is beyond its type. DataFusion has no error of its own for it.
+fn is_beyond_a_type(said: &str) -> bool {
+    said.to_lowercase().contains("overflow")
+        || said.contains("Can't cast value")
+        || said.contains("is too large to store")
+}
+
+fn beyond_a_type() -> Problem {
+    Problem::query_overflow("a value of the query is beyond its type")
 }
 
 /// The place that the parser names at the end of its message.

@@ -10,7 +10,7 @@ use std::time::Instant;
 use arrow::array::RecordBatch;
 use bifold_fold::live::SliceId;
 use bifold_fold::{Engine, View};
-use bifold_ledger::{Extent, Ledger, Number, TopicPartition, VersionId};
+use bifold_ledger::{Extent, Ledger, Number, Seen, TopicPartition, VersionId};
 
 use crate::Error;
 
@@ -48,6 +48,8 @@ pub struct Epoch {
     pub duplicates: u64,
     /// The newest event time among them.
     pub newest_event_us: Option<i64>,
+    /// What it covers beside events.
+    pub seen: Seen,
     /// When the first record came.
     pub opened: Option<Instant>,
 }
@@ -57,7 +59,8 @@ impl Epoch {
     pub fn new(folded_under: Number, extent: Extent, versions: impl Iterator<Item = VersionId>) -> Self {
         let opened = (!extent.ranges.is_empty()).then(Instant::now);
         let slices = versions.map(|version| (version, vec![])).collect();
-        Self { folded_under, extent, slices, events: 0, duplicates: 0, newest_event_us: None, opened }
+        let seen = Seen::default();
+        Self { folded_under, extent, slices, events: 0, duplicates: 0, newest_event_us: None, seen, opened }
     }
 
     /// Says that `at` has been folded up to `next`.

@@ -9,9 +9,9 @@ use arrow::datatypes::{Int32Type, Int64Type};
 use bifold_fold::live::SliceId;
 use bifold_fold::states::Input;
 use bifold_fold::view::compile_stored;
-use bifold_fold::{DeadLetter, Decoder, Dedup, Engine, Envelope, View};
+use bifold_fold::{DeadLetter, Decoder, Dedup, Engine, Envelope, Reason, View};
 use bifold_ledger::{ChangeKind, Ledger, Part, TopicPartition, VersionId};
-use bifold_log::Chunk;
+use bifold_log::{Chunk, Record};
 
 use crate::Error;
 use crate::epoch::Epoch;
@@ -94,18 +94,19 @@ impl Folds {
         for group in &mut self.groups {
             // Where the epoch starts in each partition of the chunk, by its place there.
             let mut starts: Vec<Option<i64>> = vec![];
+            let mut start_of = |record: &Record<'_>, epoch: &Epoch| {
+                starts.resize(starts.len().max(record.index + 1), None);
+                *starts[record.index].get_or_insert_with(|| epoch.extent.start.or_zero(record.at))
+            };
+            let mut dead: BTreeMap<Reason, u64> = BTreeMap::new();
             for record in chunk.records() {
                 let Some(value) = record.value else { continue };
                 if !self.lost.without.is_empty() && self.lost.leaves_out(record.at, record.offset) {
                     continue;
                 }
-                if looks_back && group.dedup.is_none() {
-                    // What others only look back at is folded already.
-                    starts.resize(starts.len().max(record.index + 1), None);
-                    let start = *starts[record.index].get_or_insert_with(|| epoch.extent.start.or_zero(record.at));
-                    if record.offset < start {
-                        continue;
-                    }
+                // What others only look back at is folded already.
+                if looks_back && group.dedup.is_none() && record.offset < start_of(&record, epoch) {
+                    continue;
                 }
                 let envelope = Envelope {
                     topic: &record.at.topic,
@@ -114,9 +115,18 @@ impl Folds {
                     timestamp_ms: record.timestamp_ms,
                     value,
                 };
-                // The collector keeps dead letters; here they only must not count.
+                // The collector keeps dead letters; here they are counted, each by the definition of its versions.
                 self.dead.clear();
                 group.decoder.push(envelope, &mut self.dead);
+                if !self.dead.is_empty() && record.offset >= start_of(&record, epoch) {
+                    for letter in &self.dead {
+                        *dead.entry(letter.reason).or_default() += 1;
+                    }
+                }
+            }
+            let dead = dead.into_iter().map(|(reason, count)| (reason.name().to_string(), count)).collect();
+            for (view, _) in &group.views {
+                epoch.seen.add_dead(&view.version, &dead);
             }
             if group.dedup.is_none() {
                 events = events.max(group.decoder.rows() as u64);

@@ -11,7 +11,7 @@
 //! comes back after `kill -9` folds on from what is durable. An epoch whose start or versions changed under it is
 //! discarded whole and folded again: merged states cannot be trimmed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,8 @@ use bifold_fold::dialect::{TODAY, shortcomings};
 use bifold_fold::live::SliceId;
 use bifold_fold::view::Readings;
 use bifold_fold::{Source, View, delta};
-use bifold_ledger::{Body, ChangeKind, Extent, Ledger, Nonce, TopicPartition, Toward};
-use bifold_log::{Log, Owned, ReaderOptions, Seat, Start, Survey, Turn, survey, topic_ids};
+use bifold_ledger::{Body, ChangeKind, Extent, Ledger, Nonce, Seen, TopicPartition, Toward};
+use bifold_log::{Log, Owned, ReaderOptions, Seat, Start, Survey, Turn, Unread, survey, topic_ids};
 use bifold_service::{Backoff, Component, Shutdown, StartLimit};
 use bifold_store::failpoint::failpoint;
 use bifold_store::{Appended, Journal, Kind, SourceFiles};
@@ -41,6 +41,8 @@ const POLL_WAIT: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_millis(500);
 /// How often partitions, topic ids and lag are asked for.
 const SURVEY_EVERY: Duration = Duration::from_secs(5);
+/// How long a partition's frontier has to stand still for nobody to be reading it, at least.
+const UNREAD_AFTER: Duration = Duration::from_secs(60);
 /// How often the ledger is read while nothing is committed.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The same when the process is told to end.
@@ -70,10 +72,12 @@ pub struct Folder {
     pub files: SourceFiles,
     /// By interval and size.
     pub options: Speed,
-    /// The consumer group whose members share the partitions.
+    /// The consumer group whose members share the partitions, but for the installation's id at its end.
     pub group: String,
     /// Where it says what it waits for.
     pub component: Component,
+    /// Where it says which partitions nobody reads.
+    pub others: Component,
     /// How long it waits at start.
     pub limit: StartLimit,
     /// What it offers to readers.
@@ -93,6 +97,7 @@ struct Going {
     decided: bool,
     ids: Ids,
     seat: Seat,
+    unread: Unread,
     /// What the log said when it did not have the position asked for, until it gives something again.
     trouble: Option<String>,
 }
@@ -119,7 +124,9 @@ impl Folder {
     pub fn run(mut self, runtime: &Handle, shutdown: &Shutdown) -> Result<(), Error> {
         let mut backoff = Backoff::default();
         let ids = Ids { nonce: uuid::Uuid::new_v4().simple().to_string(), fold: 0, slice: 0 };
-        let mut going = Going { begun: false, decided: false, ids, seat: Seat::default(), trouble: None };
+        let unread = Unread::new(UNREAD_AFTER.max(3 * self.options.epoch_interval));
+        let mut going = Going { begun: false, decided: false, ids, seat: Seat::default(), unread, trouble: None };
+        self.others.ready();
         while !shutdown.is_cancelled() {
             going.ids.fold += 1;
             match self.round(runtime, shutdown, &mut going) {
@@ -152,7 +159,8 @@ impl Folder {
         runtime.block_on(self.declare(&mut journal, going.decided))?;
         going.decided = true;
         going.begun = true;
-        let Some(owned) = self.take_seat(runtime, shutdown, &mut going.seat)? else { return Ok(Round::Anew) };
+        let group = format!("{}.{}", self.group, runtime.block_on(self.files.installation())?);
+        let Some(owned) = self.take_seat(runtime, shutdown, &mut going.seat, &group)? else { return Ok(Round::Anew) };
         let mut ledger = runtime.block_on(journal.refresh())?;
         let mut folds = runtime.block_on(Folds::of(&ledger))?;
         folds.leave_out(&ledger);
@@ -181,7 +189,15 @@ impl Folder {
         self.live.note_ledger(&ledger);
         self.live.offer(&epoch);
         self.report(&ledger);
-        self.report_lag(&epoch, &found, &mine);
+        let report_lag = |epoch: &Epoch, ledger: &Ledger, survey: &Survey, unread: &mut Unread| {
+            let unread = unread.look(survey, &mine, |at| ledger.frontier(at), Instant::now());
+            self.report_lag(epoch, survey, &mine, &unread);
+            match Unread::why(&unread, &group) {
+                Some(why) => self.others.waiting(why),
+                None => self.others.ready(),
+            }
+        };
+        report_lag(&epoch, &ledger, &found, &mut going.unread);
         let whole = standing.stopped.is_empty();
         match (whole, &going.trouble) {
             (true, None) => self.component.ready(),
@@ -310,7 +326,7 @@ impl Folder {
                 match runtime.block_on(survey(&*self.log, &self.source.topics)) {
                     Ok(now) => {
                         runtime.block_on(journal.begin(&now.ids, &now.earliest()))?;
-                        self.report_lag(&epoch, &now, &mine);
+                        report_lag(&epoch, &ledger, &now, &mut going.unread);
                         if whole && going.trouble.is_none() {
                             self.component.ready();
                         }
@@ -368,12 +384,18 @@ impl Folder {
     }
 
     /// Waits until the group has given this instance its partitions. None if it is told to end meanwhile.
-    fn take_seat(&self, runtime: &Handle, shutdown: &Shutdown, seat: &mut Seat) -> Result<Option<Owned>, Error> {
+    fn take_seat(
+        &self,
+        runtime: &Handle,
+        shutdown: &Shutdown,
+        seat: &mut Seat,
+        group: &str,
+    ) -> Result<Option<Owned>, Error> {
         loop {
-            match seat.take(&*self.log, &self.group, &self.source.topics)? {
+            match seat.take(&*self.log, group, &self.source.topics)? {
                 Owned::Unknown if shutdown.is_cancelled() => return Ok(None),
                 Owned::Unknown => {
-                    self.component.waiting(seat.why_not(&self.group));
+                    self.component.waiting(seat.why_not(group));
                     sleep(runtime, SEAT_EVERY, shutdown);
                 }
                 owned => return Ok(Some(owned)),
@@ -427,8 +449,9 @@ impl Folder {
         let duplicates = epoch.duplicates;
         // What is lost from now on is no longer looked back at: the epoch is folded again.
         let overtaken = |ledger: &Ledger| folds.lookback() > 0 && changes_of(ledger) != folds.changes;
-        let body =
-            Body::Folded { ranges, versions, delta: file, events, newest_event_us, holes, duplicates, seen: None };
+        // Binaries of the format before do not know it: a store whose views they can fold stays theirs, too.
+        let seen = (journal.ledger().format >= Seen::FORMAT).then(|| Box::new(epoch.seen.clone()));
+        let body = Body::Folded { ranges, versions, delta: file, events, newest_event_us, holes, duplicates, seen };
         loop {
             if overtaken(&journal.ledger()) {
                 return Ok(None);
@@ -473,7 +496,13 @@ impl Folder {
         }
     }
 
-    fn report_lag(&self, epoch: &Epoch, survey: &Survey, mine: &BTreeSet<TopicPartition>) {
+    fn report_lag(
+        &self,
+        epoch: &Epoch,
+        survey: &Survey,
+        mine: &BTreeSet<TopicPartition>,
+        unread: &BTreeMap<TopicPartition, i64>,
+    ) {
         let end = epoch.extent.end();
         let mut behind = 0;
         for (at, bounds) in &survey.bounds {
@@ -483,12 +512,15 @@ impl Folder {
                 ("partition", at.partition.to_string()),
                 ("role", "speed".to_string()),
             ];
-            // What is another's is the other's to tell.
-            let lag = if mine.contains(at) { (bounds.end - end.or_zero(at)).max(0) } else { 0 };
+            // What is another's is the other's to tell, if there is one.
+            let others = unread.get(at).copied().unwrap_or(0);
+            let lag = if mine.contains(at) { (bounds.end - end.or_zero(at)).max(0) } else { others };
             behind += lag;
             metrics::gauge!("bifold_lag_offsets", &labels).set(lag as f64);
         }
         let source = self.source.name.clone();
+        let labels = [("source", source.clone()), ("role", "speed".to_string())];
+        metrics::gauge!("bifold_unread_partitions", &labels).set(unread.len() as f64);
         if behind == 0 {
             let now = chrono::Utc::now().timestamp_millis() as f64 / 1e3;
             metrics::gauge!("bifold_folded_timestamp_seconds", "source" => source.clone()).set(now);

@@ -49,6 +49,7 @@ impl Live {
                 folded_under: epoch.folded_under,
                 newest_event_us: epoch.newest_event_us,
                 holes: epoch.extent.holes.iter().copied().collect(),
+                seen: Some(epoch.seen.clone()),
                 slices: request.versions.iter().filter_map(of).collect(),
             }
         };

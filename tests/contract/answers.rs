@@ -341,3 +341,38 @@ fn integers_of_a_query_do_not_wrap() {
     }
     assert_eq!(up.rows("SELECT s / 0 AS x, s % 0 AS y FROM v", &offsets), [serde_json::json!({"x": null, "y": null})]);
 }
+
+#[test]
+fn failures_of_a_query_are_told_in_words_of_sql() {
+    let case = Case::new(PIPELINE);
+    case.create_topic(1);
+    let up = case.start("up");
+    let line = format!(r#"{{"t":"2026-01-01T00:00:00Z","k":"a","n":{}}}"#, i64::MAX);
+    let offsets = case.produce(&up, "e", &[line.as_str()]);
+    let nines = "99999999999999999999999999999999999999";
+    for (sql, status) in [
+        ("SELECT abs(-s - 1) AS x FROM v".to_string(), 422),
+        ("SELECT CAST(s AS INT) AS x FROM v".to_string(), 422),
+        (format!("SELECT avg(CAST('{nines}' AS DECIMAL(38, 0))) AS x FROM v"), 422),
+        (format!("SELECT sum(CAST('{nines}' AS DECIMAL(38, 0))) AS x FROM v, (VALUES (1), (2)) w"), 422),
+        ("SELECT CAST(k AS BIGINT) AS x FROM v".to_string(), 400),
+        ("SELECT s - INTERVAL '1 day' AS x FROM v".to_string(), 400),
+        ("SELECT k + INTERVAL '1 day' AS x FROM v".to_string(), 400),
+        ("SELECT coalesce(now(), s) AS x FROM v".to_string(), 400),
+        ("SELECT date_trunc(s, k) AS x FROM v".to_string(), 400),
+        ("SELECT sum(k) AS x FROM v".to_string(), 400),
+        ("SELECT substr(s, k, s, s) AS x FROM v".to_string(), 400),
+        ("SELECT k LIKE s AS x FROM v".to_string(), 400),
+        ("SELECT s AND true AS x FROM v".to_string(), 400),
+        ("SELECT x.y AS x FROM (VALUES (1)) w (x)".to_string(), 400),
+    ] {
+        let reply = up.sql(&sql, Some(&offsets));
+        assert_eq!(reply.status, status, "{sql}: {}", reply.text);
+        for internal in
+            ["Int64", "Utf8", "Decimal", "Accumulator", "MonthDayNano", "UserDefined", "Timestamp(", "_cast", "\\n"]
+        {
+            assert!(!reply.text.contains(internal), "{sql}: {}", reply.text);
+        }
+        println!("{sql}\n    {}", reply.json()["detail"]);
+    }
+}

@@ -113,10 +113,12 @@ impl Running {
                 flush_interval: Duration::from_millis(50),
                 flush_rows: 1_000,
                 max_record: 1 << 20,
+                max_elements: 100_000,
                 listen: String::new(),
             },
             group: "g".into(),
             component: Readiness::default().component("collect"),
+            others: Readiness::default().component("others"),
             limit: StartLimit::new(None),
         };
         let (shutdown, handle) = (Shutdown::new(), runtime.handle().clone());

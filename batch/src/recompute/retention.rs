@@ -134,6 +134,7 @@ impl Recompute {
             let made = self.build(&ledger, version, boundary, Purpose::Base).await?;
             (base.runs, base.newest_event_us, base.kept_from_us) =
                 (made.runs, made.times.newest_us, made.times.kept_from_us);
+            base.seen = made.seen;
         }
         failpoint("expire.bases_written");
         let body = body(&bases);

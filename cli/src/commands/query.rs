@@ -17,6 +17,9 @@ pub(crate) async fn run(common: &Common, query: Query) -> Result<(), Exit> {
     for warning in body["warnings"].as_array().into_iter().flatten() {
         eprintln!("warning: {}", warning["message"].as_str().unwrap_or_default());
     }
+    for line in output::left_out(&body["coverage"]) {
+        eprintln!("warning: {line}");
+    }
     if shape == Output::Json {
         return output::line(&reply.text);
     }

@@ -1,10 +1,11 @@
 //! Archived records decoded again from their original bytes, by any definition of the source.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
-use bifold_fold::{Decoder, Envelope, Source};
+use bifold_fold::{Decoder, Envelope, Reason, Source};
 use bifold_ledger::{ArchiveUnit, File, Part, TopicPartition};
 use bifold_store::{Error, SourceFiles};
 use parquet::arrow::ProjectionMask;
@@ -23,6 +24,8 @@ pub struct Replay {
     files: Vec<(File, bool)>,
     /// Batches of the file being read; the next one last.
     batches: Vec<RecordBatch>,
+    /// Elements that the source does not decode, so far.
+    dead: BTreeMap<Reason, u64>,
 }
 
 impl Replay {
@@ -41,7 +44,12 @@ impl Replay {
         }
         files.reverse();
         let decoder = Decoder::new(Arc::clone(source), wanted);
-        Self { store: store.clone(), part: part.clone(), decoder, files, batches: vec![] }
+        Self { store: store.clone(), part: part.clone(), decoder, files, batches: vec![], dead: BTreeMap::new() }
+    }
+
+    /// The elements that the source does not decode, by reason, of what was read so far.
+    pub fn dead(&self) -> BTreeMap<String, u64> {
+        self.dead.iter().map(|(reason, count)| (reason.name().to_string(), *count)).collect()
     }
 
     /// The next batch of rows; none after the last.
@@ -62,6 +70,9 @@ impl Replay {
                 if self.part.holds(&TopicPartition::new(record.topic, record.partition), record.offset) {
                     dead.clear();
                     self.decoder.push(record, &mut dead);
+                    for letter in &dead {
+                        *self.dead.entry(letter.reason).or_default() += 1;
+                    }
                 }
             }
         }

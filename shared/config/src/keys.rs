@@ -50,6 +50,7 @@ pub const KEYS: &[Key] = &[
     key("collect.flush_interval", Kind::Duration, "10s"),
     key("collect.flush_rows", Kind::Integer, "500000"),
     key("collect.max_record", Kind::Size, "1MiB"),
+    key("collect.max_elements", Kind::Integer, "100000"),
     key("collect.listen", Kind::Text, "127.0.0.1:7072"),
     key("speed.epoch_interval", Kind::Duration, "10s"),
     key("speed.epoch_rows", Kind::Integer, "5000000"),

@@ -77,6 +77,8 @@ pub struct Collect {
     pub flush_rows: u64,
     /// The largest record that is decoded, in bytes.
     pub max_record: u64,
+    /// The most elements of a record that is decoded.
+    pub max_elements: u64,
     /// Where health and metrics are served.
     pub listen: String,
 }

@@ -114,6 +114,7 @@ fn typed(values: &Values) -> Result<Config, Error> {
             flush_interval: values.interval("collect.flush_interval")?,
             flush_rows: values.integer("collect.flush_rows", 1)?,
             max_record: values.size("collect.max_record")?,
+            max_elements: values.integer("collect.max_elements", 1)?,
             listen: values.text("collect.listen"),
         },
         speed: Speed {

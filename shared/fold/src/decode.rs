@@ -18,13 +18,13 @@ use jiter::{Jiter, Peek};
 
 use crate::schema::{META, Meta, Source};
 use build::Builder;
-use read::{Malformed, Slot, kind_of, read_value};
+use read::{Malformed, Numbers, Slot, kind_of, read_value};
 pub use time::parse_timestamp;
 
 /// Why an element or a record is a dead letter. The first that applies, in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Reason {
-    /// Longer than `max_record`.
+    /// Longer than `max_record`, or of more elements than `max_elements`.
     TooLarge,
     /// No bytes, or white space.
     Empty,
@@ -95,6 +95,7 @@ pub struct DeadLetter {
 /// Decodes records into batches of rows.
 pub struct Decoder {
     source: Arc<Source>,
+    numbers: Numbers,
     event_time: Option<usize>,
     /// A builder for each declared column that is wanted.
     columns: Vec<Option<Builder>>,
@@ -135,6 +136,7 @@ impl Decoder {
             slots: vec![Slot::Null; source.columns.len()],
             columns,
             meta,
+            numbers: Numbers::of(&source),
             source,
             rows: 0,
             newest: None,
@@ -205,8 +207,11 @@ impl Decoder {
 
     /// An array is judged whole before any of its elements is taken: one that is not JSON is one dead letter.
     fn push_array(&mut self, record: &Envelope<'_>, dead: &mut Vec<DeadLetter>) -> Result<(), (Reason, String)> {
-        let malformed = |m: Malformed| (Reason::Malformed, m.0);
-        let elements = split_array(record.value).map_err(malformed)?;
+        let most = self.source.max_elements.unwrap_or(u64::MAX);
+        let elements = split_array(record.value, most).map_err(|unsplit| match unsplit {
+            Unsplit::Malformed(malformed) => (Reason::Malformed, malformed.0),
+            Unsplit::TooMany => too_many_elements(most),
+        })?;
         for (index, range) in elements.into_iter().enumerate() {
             self.push_element(record, &record.value[range], index as i32, dead);
         }
@@ -227,6 +232,9 @@ impl Decoder {
             .collect();
         if lines.len() < 2 || !lines.iter().any(|line| is_object(line)) {
             return Err((Reason::Malformed, whole.0));
+        }
+        if let Some(most) = self.source.max_elements.filter(|most| lines.len() as u64 > *most) {
+            return Err(too_many_elements(most));
         }
         for (index, line) in lines.into_iter().enumerate() {
             self.push_element(record, line, index as i32, dead);
@@ -272,7 +280,7 @@ impl Decoder {
                 None => json.next_skip().map_err(|e| Malformed::at(json, e))?,
                 Some(i) => {
                     let ty = &self.source.columns[i].ty;
-                    self.slots[i] = read_value(json, bytes, ty, self.source.timestamp_unit, &mut self.text)?;
+                    self.slots[i] = read_value(json, bytes, ty, self.numbers, &mut self.text)?;
                 }
             }
             place += 1;
@@ -350,18 +358,32 @@ fn find(source: &Source, order: &mut Vec<Option<usize>>, place: usize, key: &str
     found
 }
 
-/// Where the elements of a JSON array stand.
-fn split_array(bytes: &[u8]) -> Result<Vec<Range<usize>>, Malformed> {
+fn too_many_elements(most: u64) -> (Reason, String) {
+    (Reason::TooLarge, format!("more than {most} elements, the limit"))
+}
+
+/// Why the elements of a record cannot be told.
+enum Unsplit {
+    Malformed(Malformed),
+    TooMany,
+}
+
+/// Where the elements of a JSON array stand, if there are at most `most`.
+fn split_array(bytes: &[u8], most: u64) -> Result<Vec<Range<usize>>, Unsplit> {
     let mut json = Jiter::new(bytes);
     let mut elements = vec![];
-    let mut peek = json.next_array().map_err(|e| Malformed::at(&json, e))?;
+    let malformed = |json: &Jiter<'_>, e| Unsplit::Malformed(Malformed::at(json, e));
+    let mut peek = json.next_array().map_err(|e| malformed(&json, e))?;
     while let Some(first) = peek {
+        if elements.len() as u64 == most {
+            return Err(Unsplit::TooMany);
+        }
         let start = json.current_index();
-        json.known_skip(first).map_err(|e| Malformed::at(&json, e))?;
+        json.known_skip(first).map_err(|e| malformed(&json, e))?;
         elements.push(start..json.current_index());
-        peek = json.array_step().map_err(|e| Malformed::at(&json, e))?;
+        peek = json.array_step().map_err(|e| malformed(&json, e))?;
     }
-    json.finish().map_err(|e| Malformed::at(&json, e))?;
+    json.finish().map_err(|e| malformed(&json, e))?;
     Ok(elements)
 }
 

@@ -23,6 +23,8 @@ pub fn shortcomings(dialect: Dialect) -> &'static [&'static str] {
             "x / 0.0 is Infinity",
             "corr, covar, regr, stddev and var of large values depend on the batch boundary",
             "retention can be emptied by one wrong event time",
+            "numbers in quotes are dead letters",
+            "a record may have any number of elements",
         ],
         _ => &[],
     }

@@ -25,6 +25,7 @@ mod exact;
 mod functions;
 pub mod live;
 pub mod pipeline;
+mod readable;
 mod rewrite;
 pub mod schema;
 pub mod sql;
@@ -37,6 +38,7 @@ pub use dedup::{Dedup, DedupBy};
 pub use engine::{Engine, STACK};
 pub use error::{Error, PipelineError};
 pub use pipeline::{Pipeline, ViewText};
+pub use readable::readable;
 pub use schema::{Column, Source, Type};
 pub use view::View;
 

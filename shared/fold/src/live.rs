@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use bifold_ledger::{Number, Ranges, VersionId};
+use bifold_ledger::{Number, Ranges, Seen, VersionId};
 use serde::{Deserialize, Serialize};
 
 use crate::delta::{read_stream, write_stream};
@@ -54,6 +54,8 @@ pub struct UnitAnswer {
     pub newest_event_us: Option<i64>,
     /// The `lost` entries whose positions it passes over.
     pub holes: Vec<Number>,
+    /// What it covers beside events. None from an instance that does not count it.
+    pub seen: Option<Seen>,
     /// For each version exactly the slices that make it up, with their states where the reader has them not.
     pub slices: BTreeMap<VersionId, Vec<GivenSlice>>,
 }
@@ -72,6 +74,8 @@ struct UnitHeader {
     newest_event_us: Option<i64>,
     #[serde(default)]
     holes: Vec<Number>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seen: Option<Seen>,
     /// For each slice the length of its stream, if it follows.
     slices: BTreeMap<VersionId, Vec<(SliceId, Option<usize>)>>,
 }
@@ -108,8 +112,8 @@ pub fn encode(answer: &LiveAnswer) -> Result<Vec<u8>, arrow::error::ArrowError> 
             slices.insert(version.clone(), listed);
         }
         let (ranges, holes) = (unit.ranges.clone(), unit.holes.clone());
-        let (folded_under, newest_event_us) = (unit.folded_under, unit.newest_event_us);
-        units.push(UnitHeader { ranges, folded_under, newest_event_us, holes, slices });
+        let (folded_under, newest_event_us, seen) = (unit.folded_under, unit.newest_event_us, unit.seen.clone());
+        units.push(UnitHeader { ranges, folded_under, newest_event_us, holes, seen, slices });
     }
     let header = Header { ledger: answer.ledger, units };
     let header = serde_json::to_vec(&header).expect("a header is JSON");
@@ -147,8 +151,8 @@ pub fn decode(body: &[u8]) -> Result<LiveAnswer, Unreadable> {
             }
             slices.insert(version, given);
         }
-        let UnitHeader { ranges, folded_under, newest_event_us, holes, .. } = unit;
-        units.push(UnitAnswer { ranges, folded_under, newest_event_us, holes, slices });
+        let UnitHeader { ranges, folded_under, newest_event_us, holes, seen, .. } = unit;
+        units.push(UnitAnswer { ranges, folded_under, newest_event_us, holes, seen, slices });
     }
     Ok(LiveAnswer { ledger: header.ledger, units })
 }

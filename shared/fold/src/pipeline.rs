@@ -84,11 +84,27 @@ impl From<PipelineError> for ReadError {
     }
 }
 
-/// Reads a file, or all `*.sql` of a folder in order of name. `max_record` is part of how records decode.
+/// How large a record may be that is decoded. A part of what a source is.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordLimits {
+    /// The most bytes.
+    pub bytes: u64,
+    /// The most elements. None: as many as there are.
+    pub elements: Option<u64>,
+}
+
+impl From<u64> for RecordLimits {
+    fn from(bytes: u64) -> Self {
+        Self { bytes, elements: None }
+    }
+}
+
+/// Reads a file, or all `*.sql` of a folder in order of name.
 ///
 /// # Errors
 /// A file that cannot be read, or the first mistake in it.
-pub fn read(path: &Path, max_record: u64) -> Result<Pipeline, ReadError> {
+pub fn read(path: &Path, limits: impl Into<RecordLimits>) -> Result<Pipeline, ReadError> {
+    let limits = limits.into();
     let unreadable = |path: &Path, source| ReadError::Unreadable { path: path.display().to_string(), source };
     let mut files = vec![path.to_path_buf()];
     if path.is_dir() {
@@ -103,7 +119,7 @@ pub fn read(path: &Path, max_record: u64) -> Result<Pipeline, ReadError> {
     let mut pipeline = Pipeline::default();
     for file in files {
         let text = std::fs::read_to_string(&file).map_err(|e| unreadable(&file, e))?;
-        parse_into(&mut pipeline, &file.display().to_string(), &text, max_record)?;
+        parse_into(&mut pipeline, &file.display().to_string(), &text, limits)?;
     }
     Ok(pipeline)
 }
@@ -112,13 +128,13 @@ pub fn read(path: &Path, max_record: u64) -> Result<Pipeline, ReadError> {
 ///
 /// # Errors
 /// The first mistake in it.
-pub fn parse(file: &str, text: &str, max_record: u64) -> Result<Pipeline, PipelineError> {
+pub fn parse(file: &str, text: &str, limits: impl Into<RecordLimits>) -> Result<Pipeline, PipelineError> {
     let mut pipeline = Pipeline::default();
-    parse_into(&mut pipeline, file, text, max_record)?;
+    parse_into(&mut pipeline, file, text, limits.into())?;
     Ok(pipeline)
 }
 
-fn parse_into(pipeline: &mut Pipeline, file: &str, text: &str, max_record: u64) -> Result<(), PipelineError> {
+fn parse_into(pipeline: &mut Pipeline, file: &str, text: &str, limits: RecordLimits) -> Result<(), PipelineError> {
     let all = Place { file: file.to_string(), text: text.into(), tokens: vec![] };
     let tokens = Tokenizer::new(&GenericDialect {}, text).tokenize_with_location();
     let tokens = tokens.map_err(|e| {
@@ -130,7 +146,7 @@ fn parse_into(pipeline: &mut Pipeline, file: &str, text: &str, max_record: u64) 
             continue;
         }
         let place = Place { tokens: tokens.to_vec(), ..all.clone() };
-        statement(pipeline, place, max_record)?;
+        statement(pipeline, place, limits)?;
     }
     Ok(())
 }
@@ -142,10 +158,10 @@ const VIEW: &str =
     "a view is CREATE MATERIALIZED VIEW name [WITH (retention = '30 days')] AS SELECT … FROM source WHERE … GROUP BY …";
 const ONE_NAME: &str = "give every source and every view a name of its own";
 
-fn statement(pipeline: &mut Pipeline, place: Place, max_record: u64) -> Result<(), PipelineError> {
+fn statement(pipeline: &mut Pipeline, place: Place, limits: RecordLimits) -> Result<(), PipelineError> {
     let mut parser = Parser::new(&GenericDialect {}).with_tokens_with_locations(place.tokens.clone());
     if parser.parse_keywords(&[Keyword::CREATE, Keyword::TABLE]) {
-        let (source, named) = Reader { place: &place, parser: &mut parser, form: SOURCE }.source(max_record)?;
+        let (source, named) = Reader { place: &place, parser: &mut parser, form: SOURCE }.source(limits)?;
         let twice = pipeline.sources.iter().any(|known| known.name == source.name)
             || pipeline.views.iter().any(|known| known.name == source.name);
         if twice {

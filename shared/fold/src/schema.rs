@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use bifold_ledger::Dialect;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -123,21 +124,30 @@ pub enum TimestampUnit {
     Microseconds,
     /// Nanoseconds.
     Nanoseconds,
+    /// What fits the number's size: below 10^11 seconds, below 10^14 milliseconds, below 10^17 microseconds, else nanoseconds.
+    Auto,
 }
 
 impl TimestampUnit {
-    /// Microseconds of one of this unit.
-    pub fn micros(self) -> f64 {
-        10f64.powi(self.to_micros() as i32)
+    /// Microseconds of a number of this unit.
+    pub fn micros(self, number: f64) -> f64 {
+        let order = || number.abs().log10().floor() as i64 + 1;
+        number * 10f64.powi(self.to_micros(order) as i32)
     }
 
-    /// The power of ten by which a number of this unit becomes microseconds.
-    pub(crate) fn to_micros(self) -> i64 {
+    /// The power of ten by which a number becomes microseconds; `order` counts its digits before the point.
+    pub(crate) fn to_micros(self, order: impl FnOnce() -> i64) -> i64 {
         match self {
             TimestampUnit::Seconds => 6,
             TimestampUnit::Milliseconds => 3,
             TimestampUnit::Microseconds => 0,
             TimestampUnit::Nanoseconds => -3,
+            TimestampUnit::Auto => match order() {
+                ..=11 => 6,
+                12..=14 => 3,
+                15..=17 => 0,
+                _ => -3,
+            },
         }
     }
 }
@@ -165,6 +175,12 @@ pub struct Source {
     pub event_time_max_ahead_us: Option<i64>,
     /// The longest record that is decoded, in bytes.
     pub max_record: u64,
+    /// The most elements of a record that is decoded. None: as many as there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_elements: Option<u64>,
+    /// Whether a string that holds exactly one JSON number is that number for the columns of numbers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quoted_numbers: bool,
     /// Which rows are duplicates, and are not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dedup: Option<DedupBy>,
@@ -185,6 +201,14 @@ impl Source {
     pub fn decoding(&self) -> String {
         let text = serde_json::to_string(&Self { dedup: None, ..self.clone() }).expect("a source is JSON");
         Sha256::digest(text.as_bytes())[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The source as a dialect reads its definition.
+    pub(crate) fn under(&self, dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::FIRST => Self { quoted_numbers: false, max_elements: None, ..self.clone() },
+            _ => self.clone(),
+        }
     }
 
     /// Whether a wrong event time can be only so late: one that is bounded does not drive all others out.

@@ -31,7 +31,6 @@ use datafusion::physical_plan::aggregates::PhysicalGroupBy;
 
 pub use compile::{Stored, compile, compile_all, compile_stored, compile_under};
 pub use readings::Readings;
-pub use wrong::readable;
 
 use crate::schema::Source;
 

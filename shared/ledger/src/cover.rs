@@ -5,7 +5,7 @@
 //! ```
 
 use crate::change::{ChangeKind, Hole, joined, parts};
-use crate::entry::File;
+use crate::entry::{File, Seen};
 use crate::ledger::{Ledger, Unit};
 use crate::names::{Number, VersionId};
 use crate::offsets::{Offsets, Ranges, TopicPartition};
@@ -29,6 +29,8 @@ pub struct Cover {
     pub holes: Vec<Number>,
     /// From which time on the answer holds groups, in microseconds since 1970. None: all.
     pub kept_from_us: Option<i64>,
+    /// What the positions up to the frontier hold beside the states. None where an entry does not know.
+    pub seen: Option<Seen>,
 }
 
 /// Durable units that do not join: never an answer.
@@ -94,8 +96,11 @@ impl Ledger {
             units.push(unit.clone());
         }
         let (runs, holes) = (state.runs.clone(), state.holes.clone());
+        let nothing = Seen::default();
+        let batch = if state.published.is_some() { state.seen.as_deref() } else { Some(&nothing) };
+        let seen = Seen::of_all(std::iter::once(batch).chain(units.iter().map(|unit| unit.seen.as_deref())));
         let (version, number, kept_from_us) = (version.clone(), self.number, state.kept_from_us);
-        Ok(Cover { version, number, boundary, runs, units, frontier, holes, kept_from_us })
+        Ok(Cover { version, number, boundary, runs, units, frontier, holes, kept_from_us, seen })
     }
 
     /// What an answer leaves out, and what it still counts though it is lost or quarantined (rule 21): the batch view and the

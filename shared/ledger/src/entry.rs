@@ -321,3 +321,42 @@ pub struct Seen {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub snapshots: BTreeMap<String, Number>,
 }
+
+impl Seen {
+    /// The format from which on entries may hold it.
+    pub const FORMAT: u32 = 4;
+
+    /// Adds what the range that follows holds.
+    pub fn extend(&mut self, later: &Seen) {
+        for (version, reasons) in &later.dead {
+            add_counts(self.dead.entry(version.clone()).or_default(), reasons);
+        }
+        for (at, newest) in &later.newest_event_us {
+            let known = self.newest_event_us.entry(at.clone()).or_insert(*newest);
+            *known = (*known).max(*newest);
+        }
+        self.snapshots.extend(later.snapshots.iter().map(|(table, number)| (table.clone(), *number)));
+    }
+
+    /// Adds dead letters of a version.
+    pub fn add_dead(&mut self, version: &VersionId, reasons: &BTreeMap<String, u64>) {
+        if !reasons.is_empty() {
+            add_counts(self.dead.entry(version.clone()).or_default(), reasons);
+        }
+    }
+
+    /// Of ranges that follow each other. None where one of them was not counted.
+    pub fn of_all<'a>(ranges: impl IntoIterator<Item = Option<&'a Seen>>) -> Option<Seen> {
+        let mut all = Seen::default();
+        for seen in ranges {
+            all.extend(seen?);
+        }
+        Some(all)
+    }
+}
+
+fn add_counts(counts: &mut BTreeMap<String, u64>, more: &BTreeMap<String, u64>) {
+    for (reason, count) in more {
+        *counts.entry(reason.clone()).or_default() += count;
+    }
+}

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::change::{Change, ChangeKind};
-use crate::entry::{ArchiveCounts, BaseView, Body, Entry, File};
+use crate::entry::{ArchiveCounts, BaseView, Body, Entry, File, Seen};
 use crate::names::{Dialect, Nonce, Number, VersionId};
 use crate::offsets::{Offsets, Ranges, Span, TopicPartition};
 use crate::refusal::Refusal;
@@ -27,6 +27,9 @@ pub struct Unit {
     /// The `lost` entries whose positions it passes over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holes: Vec<Number>,
+    /// What the positions hold beside its states. None where the writer did not count it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Box<Seen>>,
 }
 
 impl Unit {
@@ -103,6 +106,9 @@ pub struct VersionState {
     /// What full recomputes start from, since the archive's past was removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<BaseView>,
+    /// What the positions below its boundary hold beside its states. None where nothing was published, or the writer did not count it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Box<Seen>>,
 }
 
 impl VersionState {
@@ -268,7 +274,7 @@ impl Ledger {
                     decoding: decoding.clone(),
                 });
             }
-            Body::Folded { ranges, versions, delta, events, newest_event_us, holes, duplicates, .. } => {
+            Body::Folded { ranges, versions, delta, events, newest_event_us, holes, duplicates, seen } => {
                 self.duplicates += duplicates;
                 self.folded.advance_by(ranges);
                 note_epochs(&mut self.folded_epochs, ranges);
@@ -280,6 +286,7 @@ impl Ledger {
                     versions: sorted(versions),
                     delta: delta.clone(),
                     holes: holes.clone(),
+                    seen: seen.clone(),
                 });
             }
             Body::Lost { ranges, reason } => self.change(entry.number, ChangeKind::Lost, ranges, reason),
@@ -292,12 +299,14 @@ impl Ledger {
                 let first = self.units.iter().position(|unit| unit.number == replaces[0]);
                 let first = first.expect("checked before it is applied");
                 let replaced = first..first + replaces.len();
+                let seen = Seen::of_all(self.units[replaced.clone()].iter().map(|unit| unit.seen.as_deref()));
                 let unit = Unit {
                     number: entry.number,
                     ranges: ranges.clone(),
                     versions: sorted(versions),
                     delta: delta.clone(),
                     holes: holes.clone(),
+                    seen: seen.map(Box::new),
                 };
                 self.units.splice(replaced, [unit]);
             }
@@ -326,6 +335,7 @@ impl Ledger {
                     version.published_at = Some(entry.at.clone());
                     version.runs.clone_from(&published.runs);
                     version.holes.clone_from(&published.holes);
+                    version.seen.clone_from(&published.seen);
                 }
                 self.forget_covered_units();
             }
@@ -364,6 +374,7 @@ impl Ledger {
             newest_event_us: None,
             kept_from_us: None,
             base: None,
+            seen: None,
         };
         self.versions.insert(version.clone(), state);
     }

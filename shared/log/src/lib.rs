@@ -15,6 +15,7 @@ pub mod local;
 pub mod member;
 pub mod murmur2;
 pub mod survey;
+pub mod unread;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -28,6 +29,7 @@ pub use kafka::KafkaLog;
 pub use local::LocalLog;
 pub use member::{Alone, Member, Owned, Seat, Turn};
 pub use survey::{Survey, survey, topic_ids};
+pub use unread::Unread;
 
 /// What a log says of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Where everything lies. All object paths are made here.
 //!
 //! ```text
+//! installation.json                                   the installation's name, put once
 //! sources/<source>/ledger/<number, 20 digits>.json      entries
 //! sources/<source>/ledger-head.json                     a hint: the newest entry and snapshot somebody saw
 //! sources/<source>/ledger-snapshots/<number>.json       the state after an entry
@@ -43,6 +44,11 @@ impl Layout {
 
     fn base(&self) -> Path {
         self.root.clone().join("sources").join(self.source.as_str())
+    }
+
+    /// The name of the installation, for all sources.
+    pub fn installation(&self) -> Path {
+        self.root.clone().join("installation.json")
     }
 
     /// An entry of the ledger.

@@ -3,6 +3,7 @@
 //! - [`open`]: an object store from a URL
 //! - [`layout`]: every object's path is made here
 //! - [`files`]: immutable files with a checksum, named by ledger entries
+//! - [`installation`]: whose the store is
 //! - [`journal`]: the ledger's I/O: put-if-absent, tailing, snapshots
 //! - [`failpoint`]: where tests kill the process
 //!
@@ -11,6 +12,7 @@
 pub mod error;
 pub mod failpoint;
 pub mod files;
+pub mod installation;
 pub mod journal;
 pub mod layout;
 pub mod open;

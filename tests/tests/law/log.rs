@@ -226,12 +226,13 @@ fn text_of(event: &Event, rng: &mut StdRng) -> String {
     put(rng, "channel", event.channel.map(|i| text(CHANNELS[usize::from(i)])));
     put(rng, "page", event.page.map(|i| text(PAGES[usize::from(i)])));
     put(rng, "user", event.user.map(|i| text(&format!("{}{i}", if i % 2 == 0 { "u" } else { "somebody number " }))));
-    let n = event.n.map(|n| match rng.random_range(0..4) {
+    let n = event.n.map(|n| match rng.random_range(0..5) {
+        4 => format!("\"{n}\""),
         0 => format!("{n}.0"),
         1 if n != 0 => format!("{n}0e-1"),
         _ => n.to_string(),
     });
-    put(rng, "n", if matches!(event.flaw, Some(Flaw::TextForNumber)) { Some("\"7\"".to_string()) } else { n });
+    put(rng, "n", if matches!(event.flaw, Some(Flaw::TextForNumber)) { Some("\"7 \"".to_string()) } else { n });
     put(rng, "small", event.small.map(|n| n.to_string()));
     put(rng, "price", event.price.map(|n| format!("{:?}", f64::from(n) / 8.0)));
     put(rng, "weight", event.weight.map(|n| format!("{:?}", f64::from(n) / 8.0)));

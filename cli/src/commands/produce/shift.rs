@@ -4,22 +4,22 @@ use std::collections::BTreeMap;
 
 use bifold_fold::Source;
 use bifold_fold::decode::parse_timestamp;
+use bifold_fold::schema::TimestampUnit;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::value::RawValue;
 
 /// Moves event times so that the newest event so far is now, and every other as late as it was behind the newest.
 pub(super) struct Shift {
     column: String,
-    /// Microseconds of one of the source's unit, for times that are numbers; none: they are no times.
-    unit_us: Option<f64>,
+    /// What times that are numbers count. None: numbers are not times.
+    unit: Option<TimestampUnit>,
     newest_us: Option<i64>,
 }
 
 impl Shift {
     /// None if the source has no event time.
     pub(super) fn new(source: &Source) -> Option<Self> {
-        let unit_us = source.timestamp_unit.map(|unit| unit.micros());
-        Some(Self { column: source.event_time.clone()?, unit_us, newest_us: None })
+        Some(Self { column: source.event_time.clone()?, unit: source.timestamp_unit, newest_us: None })
     }
 
     /// The record with its event times moved. What is no event of the source is left as it is.
@@ -38,7 +38,7 @@ impl Shift {
         let raw = fields.get(&self.column)?.get();
         let at = match serde_json::from_str::<String>(raw) {
             Ok(text) => parse_timestamp(&text)?,
-            Err(_) => (raw.parse::<f64>().ok()? * self.unit_us?) as i64,
+            Err(_) => self.unit?.micros(raw.parse().ok()?) as i64,
         };
         let newest = self.newest_us.map_or(at, |newest| newest.max(at));
         self.newest_us = Some(newest);

@@ -22,6 +22,38 @@ impl<'a> Number<'a> {
         Self { text }
     }
 
+    /// A text that is one JSON number, and nothing else.
+    pub(super) fn parse(text: &'a str) -> Option<Self> {
+        let digits = |text: &mut &'a [u8]| {
+            let count = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            *text = &text[count..];
+            count
+        };
+        let mut rest = text.as_bytes();
+        rest = rest.strip_prefix(b"-").unwrap_or(rest);
+        let begins_with_zero = rest.first() == Some(&b'0');
+        let whole = digits(&mut rest);
+        if whole == 0 || begins_with_zero && whole > 1 {
+            return None;
+        }
+        if let Some(fraction) = rest.strip_prefix(b".") {
+            rest = fraction;
+            (digits(&mut rest) > 0).then_some(())?;
+        }
+        if let [b'e' | b'E', exponent @ ..] = rest {
+            rest = exponent.strip_prefix(b"+").or_else(|| exponent.strip_prefix(b"-")).unwrap_or(exponent);
+            (digits(&mut rest) > 0).then_some(())?;
+        }
+        rest.is_empty().then_some(Self { text: text.as_bytes() })
+    }
+
+    /// How many digits stand before the point. Below 1 it is 0 or less.
+    pub(super) fn order(&self) -> i64 {
+        let parts = self.parts();
+        let digits = parts.mantissa.checked_ilog10().map_or(0, |log| i64::from(log) + 1);
+        if digits == 0 { 0 } else { digits + parts.exponent }
+    }
+
     /// The number, if it is integral and fits 64 bits.
     pub(super) fn integer(&self) -> Option<i64> {
         // The usual case: few digits and nothing else.
@@ -36,10 +68,14 @@ impl<'a> Number<'a> {
         i64::try_from(self.parts().scaled(0)?).ok()
     }
 
+    /// As it was written.
+    pub(super) fn text(&self) -> &'a str {
+        std::str::from_utf8(self.text).expect("a JSON number is ASCII")
+    }
+
     /// The nearest double, if the number is in range.
     pub(super) fn double(&self) -> Option<f64> {
-        let text = std::str::from_utf8(self.text).expect("a JSON number is ASCII");
-        text.parse::<f64>().ok().filter(|value| value.is_finite())
+        self.text().parse::<f64>().ok().filter(|value| value.is_finite())
     }
 
     /// The unscaled value of a `DECIMAL(precision, scale)`, if no digit is lost and it fits.
@@ -203,6 +239,34 @@ mod tests {
             ("-1e-4000000000000000000000", 0, Some(-1)),
         ] {
             assert_eq!(number(text).floor_at(power), value, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_order_of_a_number_is_its_digits_before_the_point() {
+        for (text, digits) in [
+            ("0", 0),
+            ("7", 1),
+            ("-99999999999.9", 11),
+            ("1e11", 12),
+            ("0.5e3", 3),
+            ("0.05", -1),
+            ("100000000000000000000", 21),
+        ] {
+            assert_eq!(number(text).order(), digits, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_a_json_number_is_one() {
+        for text in ["0", "-0", "7", "12.50", "-3", "1e3", "1E+3", "0.1e-7"] {
+            assert!(Number::parse(text).is_some(), "{text}");
+        }
+        for text in [
+            "", "-", "+1", "01", "-01", ".5", "1.", "1e", "1e+", "NaN", "Infinity", "0x1", "1,5", " 1", "1 ", "1_000",
+            "１",
+        ] {
+            assert!(Number::parse(text).is_none(), "{text}");
         }
     }
 

@@ -6,7 +6,7 @@ use jiter::{Jiter, JiterError, Peek};
 
 use super::number::Number;
 use super::time::parse_timestamp;
-use crate::schema::{TimestampUnit, Type};
+use crate::schema::{Source, TimestampUnit, Type};
 
 /// A value of a column, before its row is known to be good.
 #[derive(Clone, PartialEq, Debug)]
@@ -36,12 +36,27 @@ impl Malformed {
     }
 }
 
+/// What a source says of numbers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Numbers {
+    /// What they count in a column of times. None: they are no times.
+    unit: Option<TimestampUnit>,
+    /// Whether a string may hold one.
+    quoted: bool,
+}
+
+impl Numbers {
+    pub(super) fn of(source: &Source) -> Self {
+        Self { unit: source.timestamp_unit, quoted: source.quoted_numbers }
+    }
+}
+
 /// Reads the next value of `json`, which reads `bytes`, as a `ty`. Strings are appended to `text`.
 pub(super) fn read_value(
     json: &mut Jiter<'_>,
     bytes: &[u8],
     ty: &Type,
-    unit: Option<TimestampUnit>,
+    numbers: Numbers,
     text: &mut String,
 ) -> Result<Slot, Malformed> {
     let peek = json.peek().map_err(|e| Malformed::at(json, e))?;
@@ -67,7 +82,16 @@ pub(super) fn read_value(
         },
         Type::Int | Type::BigInt | Type::Double | Type::Decimal(..) | Type::Timestamp if peek.is_num() => {
             match json.known_number_bytes(peek) {
-                Ok(number) => Ok(number_as(number, ty, unit)),
+                Ok(number) => Ok(number_as(&Number::new(number), ty, numbers.unit)),
+                Err(e) => Err(Malformed::at(json, e)),
+            }
+        }
+        Type::Int | Type::BigInt | Type::Double | Type::Decimal(..) if peek == Peek::String && numbers.quoted => {
+            match json.known_str() {
+                Ok(string) => Ok(match Number::parse(string) {
+                    Some(number) => number_as(&number, ty, None),
+                    None => Slot::Wrong(format!("the string {:?} is not a number", shown(string))),
+                }),
                 Err(e) => Err(Malformed::at(json, e)),
             }
         }
@@ -75,7 +99,7 @@ pub(super) fn read_value(
             let mut items = vec![];
             let mut next = json.known_array().map_err(|e| Malformed::at(json, e))?;
             while next.is_some() {
-                items.push(read_value(json, bytes, item, unit, text)?);
+                items.push(read_value(json, bytes, item, numbers, text)?);
                 next = json.array_step().map_err(|e| Malformed::at(json, e))?;
             }
             Ok(match first_wrong(&items) {
@@ -83,7 +107,7 @@ pub(super) fn read_value(
                 None => Slot::List(items),
             })
         }
-        Type::Struct(fields) if peek == Peek::Object => read_struct(json, bytes, fields, unit, text),
+        Type::Struct(fields) if peek == Peek::Object => read_struct(json, bytes, fields, numbers, text),
         _ => {
             json.known_skip(peek).map_err(|e| Malformed::at(json, e))?;
             Ok(Slot::Wrong(format!("it is {}", kind_of(peek))))
@@ -95,7 +119,7 @@ fn read_struct(
     json: &mut Jiter<'_>,
     bytes: &[u8],
     fields: &[(String, Type)],
-    unit: Option<TimestampUnit>,
+    numbers: Numbers,
     text: &mut String,
 ) -> Result<Slot, Malformed> {
     let mut values = vec![Slot::Null; fields.len()];
@@ -106,7 +130,7 @@ fn read_struct(
     };
     while let Some(field) = next {
         match field {
-            Some(i) => values[i] = read_value(json, bytes, &fields[i].1, unit, text)?,
+            Some(i) => values[i] = read_value(json, bytes, &fields[i].1, numbers, text)?,
             None => json.next_skip().map_err(|e| Malformed::at(json, e))?,
         }
         next = match json.next_key() {
@@ -141,8 +165,7 @@ fn append(text: &mut String, string: &str) -> Range<usize> {
     start..text.len()
 }
 
-fn number_as(bytes: &[u8], ty: &Type, unit: Option<TimestampUnit>) -> Slot {
-    let number = Number::new(bytes);
+fn number_as(number: &Number<'_>, ty: &Type, unit: Option<TimestampUnit>) -> Slot {
     let (slot, wrong) = match ty {
         Type::Int => {
             let int = number.integer().filter(|n| i32::try_from(*n).is_ok());
@@ -154,12 +177,12 @@ fn number_as(bytes: &[u8], ty: &Type, unit: Option<TimestampUnit>) -> Slot {
             (number.decimal(*precision, *scale).map(Slot::Decimal), "has too many digits before or behind the point")
         }
         Type::Timestamp => match unit {
-            Some(unit) => (number.floor_at(unit.to_micros()).map(Slot::Integer), "is out of range"),
-            None => (None, "is a number, and the source has no timestamp_unit"),
+            Some(unit) => (number.floor_at(unit.to_micros(|| number.order())).map(Slot::Integer), "is out of range"),
+            None => (None, "is a number, and the source has no timestamp_unit; 'auto' goes by the number's size"),
         },
         _ => (None, "is a number"),
     };
-    slot.unwrap_or_else(|| Slot::Wrong(format!("{} {wrong}", shown(&String::from_utf8_lossy(bytes)))))
+    slot.unwrap_or_else(|| Slot::Wrong(format!("{} {wrong}", shown(number.text()))))
 }
 
 /// The beginning of a text, for people.

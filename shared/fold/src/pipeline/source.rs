@@ -7,7 +7,7 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
 use super::types::column_type;
-use super::{Place, lower, normal, simple_name};
+use super::{Place, RecordLimits, lower, normal, simple_name};
 use crate::decode::parse_timestamp;
 use crate::dedup::DedupBy;
 use crate::error::PipelineError;
@@ -75,7 +75,7 @@ impl Reader<'_, '_> {
         if here.line == 0 { last.map_or(here, |token| token.span.end) } else { here }
     }
 
-    pub(super) fn source(&mut self, max_record: u64) -> Result<(Source, Named), PipelineError> {
+    pub(super) fn source(&mut self, limits: RecordLimits) -> Result<(Source, Named), PipelineError> {
         let _ = self.parser.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
         let name_at = self.here();
         let name = self.parser.parse_object_name(false).map_err(|e| self.wrong(e))?;
@@ -90,7 +90,9 @@ impl Reader<'_, '_> {
             event_time_min_us: None,
             event_time_max_us: None,
             event_time_max_ahead_us: None,
-            max_record,
+            max_record: limits.bytes,
+            max_elements: limits.elements,
+            quoted_numbers: true,
             dedup: None,
             archive_retention_us: None,
         };
@@ -335,8 +337,16 @@ impl Reader<'_, '_> {
                     "ms" => TimestampUnit::Milliseconds,
                     "us" => TimestampUnit::Microseconds,
                     "ns" => TimestampUnit::Nanoseconds,
-                    _ => return Err(wrong("the unit is 's', 'ms', 'us' or 'ns'")),
+                    "auto" => TimestampUnit::Auto,
+                    _ => return Err(wrong("the unit is 's', 'ms', 'us', 'ns', or 'auto', which goes by the size")),
                 });
+            }
+            "quoted_numbers" => {
+                source.quoted_numbers = match value {
+                    "true" => true,
+                    "false" => false,
+                    _ => return Err(wrong("write 'true' or 'false'")),
+                };
             }
             "dedup" => {
                 let columns: Vec<String> = value.split(',').map(|name| name.trim().to_string()).collect();
@@ -366,12 +376,13 @@ impl Reader<'_, '_> {
                 source.archive_retention_us = Some(retention);
             }
             _ => {
-                const NAMES: [&str; 10] = [
+                const NAMES: [&str; 11] = [
                     "archive_retention",
                     "connector",
                     "topic",
                     "format",
                     "timestamp_unit",
+                    "quoted_numbers",
                     "event_time_min",
                     "event_time_max",
                     "event_time_max_ahead",

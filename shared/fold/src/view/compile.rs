@@ -124,7 +124,7 @@ async fn compile_as(
         };
         return Err(text.place.error(read.at, format!("there is no source {:?}", read.source), Some(hint)));
     };
-    let source = Arc::new(source.clone());
+    let source = Arc::new(source.under(terms.dialect));
     let state = match state_of(engine.context_of(terms.dialect), &source) {
         Ok(state) => state,
         Err(error) => return Err(text.place.error(text.place.start(), error.strip_backtrace(), None)),
@@ -176,7 +176,7 @@ pub async fn compile_stored(engine: &Engine, stored: Stored<'_>) -> Result<Arc<V
     // No SELECT begins with WITH (: those are the view's options.
     let begin = if sql.starts_with("WITH (") { "" } else { "AS " };
     let text = format!("CREATE MATERIALIZED VIEW \"{quoted}\" {begin}{sql}");
-    let mut pipeline = crate::pipeline::parse(&format!("the ledger's view {name}"), &text, 0)?;
+    let mut pipeline = crate::pipeline::parse(&format!("the ledger's view {name}"), &text, 0u64)?;
     let view = pipeline.views.remove(0);
     if dialect > TODAY {
         let message = format!("it was declared under dialect {dialect}, and this bifold knows dialects up to {TODAY}");

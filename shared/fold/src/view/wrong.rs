@@ -8,6 +8,7 @@ use datafusion::sql::sqlparser::tokenizer::Location;
 use super::aggregate::Refused;
 use crate::error::PipelineError;
 use crate::pipeline::{ViewText, lower};
+use crate::readable::{NoMatch, no_match, readable};
 use crate::schema::Source;
 
 /// An aggregate call that cannot stand in a view.
@@ -26,15 +27,16 @@ pub(super) fn planning_error(
 ) -> PipelineError {
     let diagnostic = error.diagnostic();
     let root = error.find_root();
-    let mut message = readable(diagnostic.map_or_else(|| root.message().into_owned(), |d| d.message.clone()));
+    let said = diagnostic.map_or_else(|| root.message().into_owned(), |d| d.message.clone());
+    let mut message = readable(&said);
     let at = diagnostic.and_then(|d| d.span).map(|span| Location::new(span.start.line, span.start.column));
     let clause = if message.contains("with position") { "GROUP" } else { "SELECT" };
     let mut at = at.unwrap_or_else(|| text.place.clause(&[clause]));
-    if let Some((call, candidates)) = no_match(&message) {
+    if let Some(NoMatch { call, candidates }) = no_match(&said) {
         let name = call.split('(').next().unwrap_or_default();
         let at = text.place.find(&[name]).map_or(at, |(_, at)| at);
-        let hint = format!("it takes {candidates}; CAST(x AS type) converts an argument");
-        return text.place.error(at, format!("{name} does not take these arguments: {call}"), Some(hint));
+        let takes = candidates.map_or(String::new(), |candidates| format!("it takes {candidates}; "));
+        return text.place.error(at, message, Some(format!("{takes}CAST(x AS type) converts an argument")));
     }
     if let Some((name, _)) = message.split_once("() fails for every event") {
         let words = if name == "date_part" { vec!["date_part", "extract"] } else { vec![name] };
@@ -70,45 +72,6 @@ pub(super) fn planning_error(
         columns_of(source)
     };
     text.place.error(at, lower(&message), Some(hint))
-}
-
-/// A message in one line, without the planner's own structures and its wishes for bug reports.
-pub fn readable(message: String) -> String {
-    if message.contains("Regular expression did not compile") {
-        return "the regular expression does not compile".to_string();
-    }
-    let structure = message.contains("Span(") || message.contains(" { ") || message.contains("Location(");
-    if structure && !message.contains("Candidate functions") {
-        return "this syntax is not supported".to_string();
-    }
-    match message.split_once('\n') {
-        Some((first, _)) if !message.contains("Candidate functions") => first.trim_end_matches(':').to_string(),
-        _ => message,
-    }
-}
-
-/// The call and what could be called instead, of a call whose arguments fit no signature.
-fn no_match(message: &str) -> Option<(String, String)> {
-    let (_, rest) = message.split_once("No function matches the given name and argument types '")?;
-    let (call, rest) = rest.split_once("'.")?;
-    let (_, candidates) = rest.split_once("Candidate functions:")?;
-    let candidates: Vec<&str> = candidates.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    Some((in_sql(call), in_sql(&candidates.join(" or "))))
-}
-
-/// Arrow's names of types as SQL's.
-fn in_sql(text: &str) -> String {
-    let names = [
-        ("Interval(MonthDayNano)", "INTERVAL"),
-        ("Timestamp(µs)", "TIMESTAMP"),
-        ("Boolean", "BOOLEAN"),
-        ("Float64", "DOUBLE"),
-        ("Int64", "BIGINT"),
-        ("Int32", "INT"),
-        ("Utf8", "TEXT"),
-    ];
-    // `UInt64` holds `Int64`, `Timestamp` is left as it is.
-    names.iter().fold(text.replace("UInt64", "BIGINT UNSIGNED"), |text, (arrow, sql)| text.replace(arrow, sql))
 }
 
 fn near_column(source: &Source, name: &str) -> String {

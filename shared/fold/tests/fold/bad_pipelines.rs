@@ -403,8 +403,16 @@ async fn options_are_known_given_once_and_understood() {
         (", format = §json", "the value of format is no text: json", "write it in single quotes: format = '…'"),
         (", format = §\"json\"", "the value of format is no text: \"json\"", "write it in single quotes: format = '…'"),
         (", format = §", "the value of format is no text: )", "write it in single quotes"),
-        (", timestamp_unit = §'sec'", "timestamp_unit cannot be \"sec\"", "the unit is 's', 'ms', 'us' or 'ns'"),
-        (", timestamp_unit = §'S'", "timestamp_unit cannot be \"S\"", "the unit is 's', 'ms', 'us' or 'ns'"),
+        (
+            ", timestamp_unit = §'sec'",
+            "timestamp_unit cannot be \"sec\"",
+            "the unit is 's', 'ms', 'us', 'ns', or 'auto', which goes by the size",
+        ),
+        (
+            ", timestamp_unit = §'S'",
+            "timestamp_unit cannot be \"S\"",
+            "the unit is 's', 'ms', 'us', 'ns', or 'auto', which goes by the size",
+        ),
         (", event_time_min = §'2015'", "event_time_min cannot be \"2015\"", time),
         (", event_time_max = §'2015-09-12'", "event_time_max cannot be \"2015-09-12\"", time),
         (", event_time_max_ahead = §'3600'", "event_time_max_ahead cannot be \"3600\"", duration),
@@ -715,7 +723,7 @@ async fn a_view_aggregates_and_its_calls_make_sense() {
         ),
         (
             "§SELECT count(*) AS n FROM wikipedia WHERE added",
-            "cannot create filter with non-boolean predicate 'wikipedia.added' returning Int64",
+            "cannot create filter with non-boolean predicate 'wikipedia.added' returning BIGINT",
             columns,
         ),
         ("§SELECT sum(CAST(page AS NO_TYPE)) AS n FROM wikipedia", "unsupported SQL type NO_TYPE", columns),

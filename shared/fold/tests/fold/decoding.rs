@@ -181,6 +181,23 @@ fn a_record_as_long_as_the_limit_is_not_too_large() {
 }
 
 #[test]
+fn a_record_of_more_elements_than_the_limit_is_too_large() {
+    let mut limited = (*source("a TEXT", "")).clone();
+    limited.max_elements = Some(2);
+    let limited = std::sync::Arc::new(limited);
+    for (value, expected) in [
+        ("[{},{}]", "2 events"),
+        ("[{},{},{}]", "too_large: more than 2 elements, the limit"),
+        ("[0,0,0]", "too_large: more than 2 elements, the limit"),
+        ("{}\n{}", "2 events"),
+        ("{}\n{}\n\n{}\n", "too_large: more than 2 elements, the limit"),
+        ("{\"a\":\"[1,2,3]\"}", "1 events"),
+    ] {
+        assert_eq!(verdict(&limited, record(value.as_bytes())), expected, "{value}");
+    }
+}
+
+#[test]
 fn event_times_are_unbounded_unless_the_source_bounds_them() {
     let column = "t TIMESTAMP, WATERMARK FOR t AS t";
     let at = |text: &str| format!("{{\"t\":\"{text}\"}}");
@@ -229,7 +246,7 @@ fn details_say_what_is_wrong_and_where() {
         ("{\"n\":1", "malformed: EOF while parsing an object at line 1 column 6"),
         ("5", "malformed: not an object: it begins like a number"),
         ("x", "malformed: not an object: it begins like no JSON"),
-        ("{\"n\":\"1\"}", "wrong_type: column \"n\" is BIGINT: it is a string"),
+        ("{\"n\":\"1x\"}", "wrong_type: column \"n\" is BIGINT: the string \"1x\" is not a number"),
         ("{\"n\":{}}", "wrong_type: column \"n\" is BIGINT: it is an object"),
         ("{\"n\":1.5}", "wrong_type: column \"n\" is BIGINT: 1.5 is no whole number of 64 bits"),
         ("{\"i\":3000000000}", "wrong_type: column \"i\" is INT: 3000000000 is no whole number of 32 bits"),
@@ -241,8 +258,14 @@ fn details_say_what_is_wrong_and_where() {
         ("{\"b\":0}", "wrong_type: column \"b\" is BOOLEAN: it is a number"),
         ("{\"x\":true}", "wrong_type: column \"x\" is TEXT: it is a boolean"),
         ("{\"t\":\"soon\"}", "wrong_type: column \"t\" is TIMESTAMP: \"soon\" is no timestamp"),
-        ("{\"t\":0}", "wrong_type: column \"t\" is TIMESTAMP: 0 is a number, and the source has no timestamp_unit"),
-        ("{\"l\":[1,null,\"x\"]}", "wrong_type: column \"l\" is INT[]: item 2 is INT: it is a string"),
+        (
+            "{\"t\":0}",
+            "wrong_type: column \"t\" is TIMESTAMP: 0 is a number, and the source has no timestamp_unit; 'auto' goes by the number's size",
+        ),
+        (
+            "{\"l\":[1,null,\"x\"]}",
+            "wrong_type: column \"l\" is INT[]: item 2 is INT: the string \"x\" is not a number",
+        ),
         ("{\"l\":1}", "wrong_type: column \"l\" is INT[]: it is a number"),
         (
             "{\"s\":{\"a\":{\"b\":[]}}}",

@@ -153,6 +153,7 @@ fn options_decide_how_records_decode() {
         ("ms", TimestampUnit::Milliseconds),
         ("us", TimestampUnit::Microseconds),
         ("ns", TimestampUnit::Nanoseconds),
+        ("auto", TimestampUnit::Auto),
     ] {
         assert_eq!(one(columns, &format!(", timestamp_unit = '{unit}'")).timestamp_unit, Some(expected));
     }
