@@ -83,7 +83,8 @@ pub async fn archive(
     log_start: impl Fn(&TopicPartition) -> i64,
 ) -> Result<BTreeMap<TopicPartition, Archived>, Error> {
     let mut found: BTreeMap<TopicPartition, Archived> = BTreeMap::new();
-    for (at, next) in ledger.archived.iter() {
+    // Also those of which nothing was archived yet.
+    for (at, next) in ledger.effective().max(&ledger.archived).iter().map(|(at, _)| (at, ledger.archived(at))) {
         let lost = ledger.changes.iter().filter(|change| change.kind == ChangeKind::Lost);
         let spans = lost.filter_map(|change| change.ranges.get(at));
         let from = ledger.kept_from(at);
@@ -161,6 +162,8 @@ pub struct Used {
     pub deduplicated: u64,
     /// Those that its batch view leaves out: quarantined.
     pub left_out: u64,
+    /// Elements that its definition of the source does not decode.
+    pub dead_letters: u64,
 }
 
 /// What a version does with the events of each partition below the archive's frontier.
@@ -187,14 +190,26 @@ pub async fn view(
         // With dedup the archive goes further back than what the base view holds: those rows are looked back at.
         let based = state.base.as_ref().map_or(0, |base| base.boundary.or_zero(at));
         let from = ledger.kept_from(at).max(based);
+        let mut dead_letters = 0;
         let units: Vec<_> = part.units(ledger).map(|(unit, _)| unit).collect();
+        if from > part.from.or_zero(at) {
+            // What is only looked back at is in its base view.
+            let own = Part { from: std::iter::once((at.clone(), from)).collect(), ..part.clone() };
+            let units: Vec<_> = own.units(ledger).map(|(unit, _)| unit).collect();
+            let mut replay = Replay::new(&view.source, files, &units, &own, |_| false);
+            while replay.next().await?.is_some() {}
+            dead_letters = replay.dead().values().sum();
+        }
         let mut dedup = Dedup::new(&view.source, view.dialect)?;
-        let (mut used, mut waiting, mut rows) = (Used { from, ..Used::default() }, vec![], 0);
+        let (mut used, mut waiting, mut rows) = (Used { from, dead_letters, ..Used::default() }, vec![], 0);
         for unit in units {
             let mut replay = Replay::new(&view.source, files, &[unit], &part, |_| true);
             let mut batches = vec![];
             while let Some(batch) = replay.next().await? {
                 batches.push(batch);
+            }
+            if from == part.from.or_zero(at) {
+                used.dead_letters += replay.dead().values().sum::<u64>();
             }
             let Some(first) = batches.first() else { continue };
             let batch = sorted(&concat_batches(&first.schema(), &batches)?);

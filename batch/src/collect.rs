@@ -45,6 +45,8 @@ const TROUBLE_LASTS: Duration = Duration::from_secs(5);
 const FLUSH_WITHIN: Duration = Duration::from_secs(30);
 /// How long a partition's frontier has to stand still for nobody to be reading it, at least.
 const UNREAD_AFTER: Duration = Duration::from_secs(60);
+/// How often it warns of dead letters.
+const TELL_EVERY: Duration = Duration::from_secs(30);
 /// Bytes that wait in memory at most.
 const BUFFER_BYTES: usize = 256 << 20;
 
@@ -178,6 +180,7 @@ impl Collector {
                         *trouble = None;
                     }
                     buffer.push(&chunk, |at| read.or_zero(at));
+                    self.tell_of_dead_letters(&mut buffer);
                     for (at, next, _) in chunk.positions() {
                         read.advance(at, next);
                     }
@@ -236,6 +239,21 @@ impl Collector {
                 }
             }
         }
+    }
+
+    /// Warns of dead letters: of the first ones at once, then now and then.
+    fn tell_of_dead_letters(&self, buffer: &mut Buffer) {
+        let Some(news) = buffer.take_news(TELL_EVERY) else { return };
+        let Some((dead_letters, reason, count, example)) = news.summary() else { return };
+        let (source, reason) = (&self.source.name, reason.name());
+        tracing::warn!(
+            source,
+            dead_letters,
+            reason,
+            count,
+            example,
+            "no view counts these; `bifold dead-letters {source}` lists them once they are archived"
+        );
     }
 
     /// Makes what waits durable. False if somebody else archived: nothing of it counts then.

@@ -1,14 +1,18 @@
 //! What could not be decoded, as `bifold dead-letters` prints it.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
-use bifold_ledger::Ledger;
+use bifold_archive::ABSENT;
+use bifold_archive::replay::each_record;
+use bifold_fold::{Decoder, Envelope, Source};
+use bifold_ledger::{ArchiveUnit, Ledger};
 use bifold_store::SourceFiles;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::Error;
-use bifold_archive::ABSENT;
 
 /// One dead letter.
 #[derive(Clone, Debug)]
@@ -31,7 +35,8 @@ pub struct DeadLetter {
     pub payload: Bytes,
 }
 
-/// Hands every dead letter of the archive to `sink`, in order of archiving.
+/// Hands every dead letter of the archive to `sink`, in order of archiving: what the definition in force does not decode, whatever it was
+/// when it was archived.
 ///
 /// # Errors
 /// A file that is missing or damaged, the store is unavailable, or what `sink` says.
@@ -40,7 +45,80 @@ pub async fn each<E: From<Error>>(
     ledger: &Ledger,
     mut sink: impl FnMut(DeadLetter) -> Result<(), E>,
 ) -> Result<(), E> {
-    for file in ledger.archive.iter().flat_map(|unit| &unit.dead) {
+    let source = definition_in_force(ledger).map(Arc::new);
+    for unit in &ledger.archive {
+        match &source {
+            Some(source) if unit.decoding != source.decoding() => {
+                decoded_again(files, unit, source, &mut sink).await?;
+            }
+            _ => archived(files, unit, &mut sink).await?,
+        }
+    }
+    Ok(())
+}
+
+/// How the version that was chosen last decodes. None where there is no view.
+fn definition_in_force(ledger: &Ledger) -> Option<Source> {
+    let active = ledger.versions.values().filter(|version| version.active);
+    serde_json::from_value(active.max_by_key(|version| version.chosen)?.source.clone()).ok()
+}
+
+/// The dead letters of records that were decoded by another definition.
+async fn decoded_again<E: From<Error>>(
+    files: &SourceFiles,
+    unit: &ArchiveUnit,
+    source: &Arc<Source>,
+    sink: &mut impl FnMut(DeadLetter) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut decoder = Decoder::new(Arc::clone(source), |_| false);
+    let mut dead = vec![];
+    // A record's bytes are wanted only where it has a dead letter.
+    let judge = |record: Envelope<'_>| -> Result<(), Failure<E>> {
+        dead.clear();
+        if decoder.push(record, &mut dead) > 0 {
+            decoder.finish();
+        }
+        let payload = if dead.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(record.value) };
+        for letter in &dead {
+            let letter = DeadLetter {
+                topic: record.topic.to_string(),
+                partition: record.partition,
+                offset: record.offset,
+                index: letter.index,
+                timestamp_us: (record.timestamp_ms >= 0).then(|| record.timestamp_ms.saturating_mul(1_000)),
+                reason: letter.reason.name().to_string(),
+                detail: letter.detail.clone(),
+                payload: payload.clone(),
+            };
+            sink(letter).map_err(Failure::Sink)?;
+        }
+        Ok(())
+    };
+    each_record(files, unit, judge).await.map_err(|failure| match failure {
+        Failure::Store(error) => Error::from(error).into(),
+        Failure::Sink(error) => error,
+    })
+}
+
+/// Of reading, or of whom the letters are handed to.
+enum Failure<E> {
+    Store(bifold_store::Error),
+    Sink(E),
+}
+
+impl<E> From<bifold_store::Error> for Failure<E> {
+    fn from(error: bifold_store::Error) -> Self {
+        Failure::Store(error)
+    }
+}
+
+/// The dead letters of a unit as they were archived.
+async fn archived<E: From<Error>>(
+    files: &SourceFiles,
+    unit: &ArchiveUnit,
+    sink: &mut impl FnMut(DeadLetter) -> Result<(), E>,
+) -> Result<(), E> {
+    for file in &unit.dead {
         let bytes = files.get(file).await.map_err(Error::from)?;
         // The bytes of a record stand at its first letter; the others follow it.
         let (mut of, mut whole) = (None, Bytes::new());

@@ -301,6 +301,15 @@ pub(crate) enum ShiftTime {
     Now,
 }
 
+/// One character of one byte.
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        [byte] if *byte != b'"' && *byte != b'\n' && *byte != b'\r' => Ok(*byte),
+        _ if text == "\\t" => Ok(b'\t'),
+        _ => Err("write one character, such as ';'".to_string()),
+    }
+}
+
 /// A rate above zero.
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
@@ -323,6 +332,12 @@ pub(crate) struct Produce {
     /// What the files are, whatever their names
     #[arg(long, value_enum)]
     pub(crate) format: Option<Format>,
+    /// What separates the fields of a CSV file [default: a comma, or a semicolon if the header has only those]
+    #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
+    pub(crate) delimiter: Option<u8>,
+    /// Go on at this line of the first file (of a Parquet file: its row); counted from 1, a CSV file's header included
+    #[arg(long, value_name = "LINE", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) from_line: u64,
     /// Records a second [default: as fast as they go]
     #[arg(long, value_name = "RECORDS", value_parser = rate)]
     pub(crate) rate: Option<f64>,

@@ -21,7 +21,7 @@ use bifold_fold::dialect::{TODAY, shortcomings};
 use bifold_fold::live::SliceId;
 use bifold_fold::view::Readings;
 use bifold_fold::{Source, View, delta};
-use bifold_ledger::{Body, ChangeKind, Extent, Ledger, Nonce, Seen, TopicPartition, Toward};
+use bifold_ledger::{Body, ChangeKind, Extent, Ledger, Nonce, Offsets, Seen, TopicPartition, Toward};
 use bifold_log::{Log, Owned, ReaderOptions, Seat, Start, Survey, Turn, Unread, survey, topic_ids};
 use bifold_service::{Backoff, Component, Shutdown, StartLimit};
 use bifold_store::failpoint::failpoint;
@@ -43,6 +43,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 const SURVEY_EVERY: Duration = Duration::from_secs(5);
 /// How long a partition's frontier has to stand still for nobody to be reading it, at least.
 const UNREAD_AFTER: Duration = Duration::from_secs(60);
+/// As long as the last survey tells where the log ends.
+const ASKED_LATELY: Duration = Duration::from_secs(15);
 /// How often the ledger is read while nothing is committed.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The same when the process is told to end.
@@ -199,6 +201,8 @@ impl Folder {
         };
         report_lag(&epoch, &ledger, &found, &mut going.unread);
         let whole = standing.stopped.is_empty();
+        let fresh = metrics::gauge!("bifold_folded_timestamp_seconds", "source" => self.source.name.clone());
+        let (mut surveyed, mut ends) = (Instant::now(), ends_of(&found, &mine));
         match (whole, &going.trouble) {
             (true, None) => self.component.ready(),
             (true, Some(trouble)) => self.component.waiting(trouble),
@@ -231,7 +235,12 @@ impl Folder {
                 None => reader.poll(POLL_RECORDS, POLL_WAIT),
             };
             match polled {
-                Ok(chunk) if chunk.is_empty() => {}
+                Ok(chunk) if chunk.is_empty() => {
+                    // Nothing came, and the log ended here when it was last asked.
+                    if surveyed.elapsed() < ASKED_LATELY && epoch.extent.end().reaches(&ends) {
+                        fresh.set(chrono::Utc::now().timestamp_millis() as f64 / 1e3);
+                    }
+                }
                 Ok(chunk) => {
                     last_record = Instant::now();
                     if going.trouble.take().is_some() && whole {
@@ -325,6 +334,7 @@ impl Folder {
                 next_survey = Instant::now() + SURVEY_EVERY;
                 match runtime.block_on(survey(&*self.log, &self.source.topics)) {
                     Ok(now) => {
+                        (surveyed, ends) = (Instant::now(), ends_of(&now, &mine));
                         runtime.block_on(journal.begin(&now.ids, &now.earliest()))?;
                         report_lag(&epoch, &ledger, &now, &mut going.unread);
                         if whole && going.trouble.is_none() {
@@ -504,7 +514,6 @@ impl Folder {
         unread: &BTreeMap<TopicPartition, i64>,
     ) {
         let end = epoch.extent.end();
-        let mut behind = 0;
         for (at, bounds) in &survey.bounds {
             let labels = [
                 ("source", self.source.name.clone()),
@@ -515,21 +524,21 @@ impl Folder {
             // What is another's is the other's to tell, if there is one.
             let others = unread.get(at).copied().unwrap_or(0);
             let lag = if mine.contains(at) { (bounds.end - end.or_zero(at)).max(0) } else { others };
-            behind += lag;
             metrics::gauge!("bifold_lag_offsets", &labels).set(lag as f64);
         }
         let source = self.source.name.clone();
         let labels = [("source", source.clone()), ("role", "speed".to_string())];
         metrics::gauge!("bifold_unread_partitions", &labels).set(unread.len() as f64);
-        if behind == 0 {
-            let now = chrono::Utc::now().timestamp_millis() as f64 / 1e3;
-            metrics::gauge!("bifold_folded_timestamp_seconds", "source" => source.clone()).set(now);
-        }
         let slices: usize = epoch.slices.values().map(Vec::len).sum();
         metrics::gauge!("bifold_epoch_slices", "source" => source.clone()).set(slices as f64);
         metrics::gauge!("bifold_epoch_bytes", "source" => source.clone()).set(epoch.bytes() as f64);
         metrics::gauge!("bifold_epoch_events", "source" => source).set(epoch.events as f64);
     }
+}
+
+/// Where the log ends in the partitions that this instance reads.
+fn ends_of(survey: &Survey, mine: &BTreeSet<TopicPartition>) -> Offsets {
+    survey.bounds.iter().filter(|(at, _)| mine.contains(at)).map(|(at, bounds)| (at.clone(), bounds.end)).collect()
 }
 
 /// Whether an open epoch may still be committed: its start is the effective frontier, its versions the active ones.

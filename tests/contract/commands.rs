@@ -278,6 +278,52 @@ fn produce_reads_csv() {
 }
 
 #[test]
+fn produce_takes_what_spreadsheets_write_and_says_what_no_view_counts() {
+    let case = one_partition(&pipeline(TYPED, "", SHOWN));
+    let up = up(&case);
+    // A byte-order mark, semicolons, TRUE, leading zeros, NaN, a comma in a number, a column that nobody declared.
+    let csv = "\u{feff}t;i;x;ok;s;Notes\r\n2026-01-01T00:00:00Z;007;1;TRUE;a;n\r\n2026-01-01T00:00:01Z;+3;NaN;False;b;\r\n\
+               2026-01-01T00:00:02Z;4;1,5;true;c;\r\n2026-01-01T00:00:03Z;5;;False;d;\r\n";
+    write(&case, "a.csv", csv);
+    let ran = case.run(&["produce", "e", "a.csv", "--url", &up.url]);
+    assert_eq!((ran.code, ran.json().pop().expect("a line")["records"].clone()), (Some(0), 4.into()), "{}", ran.stderr);
+    for words in
+        ["Notes: not columns of source e", "2 dead letters in 4 records", "2 of them are wrong_type", "line 3 of a.csv"]
+    {
+        assert!(ran.stderr.contains(words), "{words}: {}", ran.stderr);
+    }
+    let rows = answer(&up, "SELECT s, i, ok FROM v ORDER BY s", "latest")["rows"].clone();
+    assert_eq!(rows, json!([{"s": "a", "i": 7, "ok": true}, {"s": "d", "i": 5, "ok": false}]));
+    // Another delimiter, and a header that has nothing to do with the source.
+    let ran = case.run_with(
+        &["produce", "e", "--format", "csv", "--delimiter", "|", "--url", &up.url],
+        &[],
+        b"t|i\n2026-01-01T00:00:00Z|1\n",
+    );
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stderr);
+    case.run_with(&["produce", "e", "--format", "csv", "--url", &up.url], &[], b"a b c\n1 2 3\n")
+        .fails(2, &["a b c", "--delimiter"]);
+}
+
+#[test]
+fn produce_goes_on_at_a_line_after_a_failure_in_the_middle() {
+    let case = one_partition(&pipeline(TYPED, "", SHOWN));
+    let up = up(&case);
+    // The last row has a field too many.
+    let csv = "t,s\n2026-01-01T00:00:00Z,a\n2026-01-01T00:00:01Z,a\n2026-01-01T00:00:02Z,a,b\n";
+    write(&case, "a.csv", csv);
+    let arguments = ["produce", "e", "a.csv", "--rate", "10", "--url", &up.url];
+    case.run(&arguments).fails(1, &["2 records were acknowledged", "go on with --from-line 4 of a.csv"]);
+    write(&case, "a.csv", csv.replace("a,b", "a"));
+    let ran = case.run(&[&arguments[..], &["--from-line", "4"]].concat());
+    assert_eq!(ran.json().pop().expect("a line")["records"], 1, "{}", ran.stderr);
+    let lines = "{\"t\":\"2026-01-01T00:00:00Z\",\"s\":\"z\"}\n\n{\"t\":\"2026-01-01T00:00:00Z\",\"s\":\"a\"}\n";
+    let ran = case.run_with(&["produce", "e", "--from-line", "2", "--url", &up.url], &[], lines.as_bytes());
+    assert_eq!(ran.json().pop().expect("a line")["records"], 1, "{}", ran.stderr);
+    assert_eq!(answer(&up, "SELECT s, n FROM v", "latest")["rows"], json!([{"s": "a", "n": 4}]));
+}
+
+#[test]
 fn produce_reads_parquet() {
     use arrow::array::{ArrayRef, Decimal128Array, Float64Array, Int32Array, StringArray, TimestampMicrosecondArray};
     let case = one_partition(&pipeline(TYPED, "", SHOWN));

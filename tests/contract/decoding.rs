@@ -378,3 +378,77 @@ fn records_of_very_many_bad_elements_are_kept_once_each() {
         assert_eq!(letter["payload_base64"], base64_of(record.as_bytes()));
     }
 }
+
+/// What a view's coverage says of dead letters.
+fn dead_in_coverage(service: &Service, offsets: &str) -> Value {
+    answer(service, "SELECT * FROM v", offsets)["coverage"][0]["dead_letters"].clone()
+}
+
+#[test]
+fn dead_letters_are_in_every_coverage_as_long_as_the_definition_refuses_them() {
+    let text = |options: &str| pipeline("n DECIMAL(10,2)", options, COUNT);
+    let case = one_partition(&text(", quoted_numbers = 'false'"));
+    // Nothing is durable yet: they are told of all the same.
+    let open = [("BIFOLD_COLLECT__FLUSH_INTERVAL", "1h"), ("BIFOLD_SPEED__EPOCH_INTERVAL", "1h")];
+    let mut service = crate::support::up_with(&case, &open);
+    let good = br#"{"t":"2026-01-01T00:00:00Z","n":1}"#.as_slice();
+    let quoted = br#"{"t":"2026-01-01T00:00:00Z","n":"1.50"}"#.as_slice();
+    let two = br#"[{"t":"2026-01-01T00:00:00Z","n":"1"},{"t":"2026-01-01T00:00:00Z","n":2},{"t":"no"}]"#.as_slice();
+    let offsets = post(&service, &[good, quoted, two]);
+    assert_eq!(dead_in_coverage(&service, &offsets), 3);
+    let ran = case.run(&["query", "SELECT * FROM v", "--at-least", &offsets, "--url", &service.url]);
+    assert!(
+        ran.stderr.contains("view v does not count 3 dead letters of source e, of which 3 are wrong_type"),
+        "{}",
+        ran.stderr
+    );
+    let stderr = service.stderr();
+    assert!(stderr.contains("dead_letters=") && stderr.contains("wrong_type"), "the service warns: {stderr}");
+    // Folded again after kill -9, durable, in a batch view, and beside one.
+    service.kill();
+    let mut service = up(&case);
+    assert_eq!(dead_in_coverage(&service, &offsets), 3);
+    dead_letters(&case, &service, 3);
+    let batch = |at: &str, full: &[&str], url: &str| {
+        let arguments = [&["batch", "run", "--at-least", at, "--url", url], full].concat();
+        let ran = case.run(&arguments);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    };
+    batch(&offsets, &[], &service.url);
+    assert_eq!(dead_in_coverage(&service, &offsets), 3);
+    let offsets = post(&service, &[quoted, good]);
+    assert_eq!(dead_in_coverage(&service, &offsets), 4);
+    batch(&offsets, &[], &service.url);
+    assert_eq!(dead_in_coverage(&service, &offsets), 4);
+    batch(&offsets, &["--full"], &service.url);
+    assert_eq!(dead_in_coverage(&service, &offsets), 4);
+    assert_eq!(service.terminate(), Some(0));
+
+    // What decodes now is not listed any more, and counts.
+    case.write_pipeline(&text(""));
+    let service = up(&case);
+    service.wait("the new version", |service| dead_in_coverage(service, &offsets) == 1);
+    let listed = case.run(&["dead-letters", "e", "--output", "json"]).json();
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    assert_eq!((&listed[0]["offset"], &listed[0]["index"]), (&json!(2), &json!(2)), "{listed:?}");
+    assert_eq!(answer(&service, "SELECT * FROM v", &offsets)["rows"], json!([{"c": 6}]));
+    let audit = case.run(&["audit", "e", "--output", "json"]);
+    assert_eq!(audit.code, Some(0), "{}\n{}", audit.stdout, audit.stderr);
+    let version = answer(&service, "SELECT * FROM v", &offsets)["coverage"][0]["version"].clone();
+    let rows = audit.json();
+    let row = rows.iter().find(|row| row["version"] == version).expect("a row of the version");
+    assert_eq!((&row["events"], &row["dead_letters"]), (&json!(6), &json!(1)), "{row}");
+    assert_eq!(case.run(&["verify", "--url", &service.url]).code, Some(0));
+}
+
+#[test]
+fn a_record_of_too_many_elements_is_a_dead_letter_and_the_stream_goes_on() {
+    let case = one_partition(&pipeline("n BIGINT", "", COUNT));
+    let up = crate::support::up_with(&case, &[("BIFOLD_COLLECT__MAX_ELEMENTS", "2")]);
+    let element = r#"{"t":"2026-01-01T00:00:00Z","n":1}"#;
+    let [two, three] = [2, 3].map(|count| format!("[{}]", vec![element; count].join(",")));
+    let offsets = post(&up, &[two.as_bytes(), three.as_bytes(), element.as_bytes()]);
+    assert_eq!(answer(&up, "SELECT * FROM v", &offsets)["rows"], json!([{"c": 3}]));
+    let letters = dead_letters(&case, &up, 1);
+    assert_eq!((&letters[0]["reason"], &letters[0]["offset"]), (&json!("too_large"), &json!(1)), "{letters:?}");
+}

@@ -1,5 +1,6 @@
 //! Records between the log and the archive: decoded rows, dead letters and original bytes, not durable yet.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use arrow::array::{
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::{Field, Schema};
 use bifold_archive::{ABSENT, dead_schema, header_fields, row_schema};
-use bifold_fold::{DeadLetter, Decoder, Envelope, Source};
+use bifold_fold::{DeadLetter, Decoder, Envelope, Reason, Source};
 use bifold_ledger::{ArchiveCounts, Ranges, Span, TopicPartition};
 use bifold_log::{Chunk, Record};
 use bytes::Bytes;
@@ -33,6 +34,31 @@ pub(super) struct Buffer {
     rows: usize,
     since: Option<Instant>,
     found: Vec<DeadLetter>,
+    /// Dead letters that nobody was told of yet.
+    news: News,
+    told: Option<Instant>,
+}
+
+/// Dead letters since they were last told of.
+#[derive(Default)]
+pub(super) struct News {
+    counts: BTreeMap<Reason, u64>,
+    /// Where the last one of each reason stands, and what is wrong with it.
+    examples: BTreeMap<Reason, String>,
+}
+
+impl News {
+    fn add(&mut self, record: &Record<'_>, letter: &DeadLetter) {
+        *self.counts.entry(letter.reason).or_default() += 1;
+        let example = || format!("{} at offset {}: {}", record.at, record.offset, letter.detail);
+        self.examples.entry(letter.reason).or_insert_with(example);
+    }
+
+    /// How many there are, the commonest reason, how many it has, and one of them. None if there are none.
+    pub(super) fn summary(&self) -> Option<(u64, Reason, u64, &str)> {
+        let (reason, count) = self.counts.iter().max_by_key(|(_, count)| **count)?;
+        Some((self.counts.values().sum(), *reason, *count, &self.examples[reason]))
+    }
 }
 
 /// What a flush makes durable.
@@ -60,6 +86,8 @@ impl Buffer {
             rows: 0,
             since: None,
             found: vec![],
+            news: News::default(),
+            told: None,
         }
     }
 
@@ -73,6 +101,15 @@ impl Buffer {
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The dead letters that nobody was told of yet. None if there are none, or it is not `every` since they were last taken.
+    pub(super) fn take_news(&mut self, every: Duration) -> Option<News> {
+        if self.news.counts.is_empty() || self.told.is_some_and(|told| told.elapsed() < every) {
+            return None;
+        }
+        self.told = Some(Instant::now());
+        Some(std::mem::take(&mut self.news))
     }
 
     /// How long the oldest record has waited.
@@ -133,6 +170,7 @@ impl Buffer {
         for (i, letter) in self.found.iter().enumerate() {
             let place = Letter { index: letter.index, whole: i == 0, alone: events == 0 && i == 0 };
             self.dead.push(record, place, letter.reason.name(), &letter.detail);
+            self.news.add(record, letter);
             *self.counts.dead.entry(letter.reason.name().to_string()).or_default() += 1;
             *self.counts.dead_by_partition.0.entry(record.at.clone()).or_default() += 1;
         }

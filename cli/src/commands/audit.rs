@@ -16,7 +16,7 @@ use crate::output;
 
 /// How often it begins anew because files were replaced.
 const TRIES: usize = 5;
-const COLUMNS: [&str; 19] = [
+const COLUMNS: [&str; 20] = [
     "view",
     "topic",
     "partition",
@@ -28,6 +28,7 @@ const COLUMNS: [&str; 19] = [
     "lost",
     "expired",
     "in_log",
+    "behind",
     "events",
     "dead_letters",
     "absent",
@@ -103,6 +104,11 @@ async fn account(
     let start = |at: &TopicPartition| {
         with_log.and_then(|(_, found)| found.bounds.get(at)).map_or(i64::MAX, |bounds| bounds.earliest)
     };
+    // How many offsets the log has that are not archived yet.
+    let behind = |at: &TopicPartition, to: i64| {
+        let bounds = with_log.and_then(|(_, found)| found.bounds.get(at));
+        bounds.map(|bounds| (bounds.end - to).max(0))
+    };
     let archived = match audit::archive(files, ledger, start).await {
         Ok(archived) => archived,
         Err(error) => return Ok(Err(error)),
@@ -131,7 +137,7 @@ async fn account(
         }
         rows.push(json!({
             "source": ledger.source, "topic": at.topic, "partition": at.partition, "from": from, "to": to, "positions": positions,
-            "records": held.records, "gaps": gaps, "lost": held.lost, "expired": held.expired, "in_log": seen.map(|seen| seen.records),
+            "records": held.records, "gaps": gaps, "lost": held.lost, "expired": held.expired, "in_log": seen.map(|seen| seen.records), "behind": behind(at, to),
             "events": held.events, "dead_letters": held.dead_letters, "absent": held.absent, "even": wrong.is_empty(),
         }));
         uneven.extend(wrong.into_iter().map(|why| format!("{at}: {why}")));
@@ -148,7 +154,8 @@ async fn account(
             rows.push(json!({
                 "source": ledger.source, "view": state.view, "version": version, "topic": at.topic, "partition": at.partition,
                 "from": used.from, "to": ledger.archived(&at), "events": used.events, "counted": used.counted,
-                "filtered": used.filtered, "deduplicated": used.deduplicated, "left_out": used.left_out, "even": even,
+                "filtered": used.filtered, "deduplicated": used.deduplicated, "left_out": used.left_out, "dead_letters": used.dead_letters,
+                "even": even,
             }));
             if !even {
                 uneven.push(format!("{at}: view {} uses {sum} of {} events", state.view, used.events));

@@ -14,7 +14,7 @@ use screen::Screen;
 use serde_json::Value;
 use shop::Shop;
 
-use super::produce::Input;
+use super::produce::{Input, Reading};
 use super::top::picture::source_lines;
 use super::top::status::Watch;
 use super::{batch, verify};
@@ -222,7 +222,7 @@ impl Stage {
 
     /// A file's lines, with a batch run after the first half of what is read before the end.
     async fn replay(&mut self, file: &std::path::Path, once: bool) -> Result<(), Exit> {
-        let mut input = Input::open(file, None, &self.context.source(&self.source)?)?;
+        let mut input = Input::open(file, Reading::default(), &self.context.source(&self.source)?)?;
         let (mut sent, mut batched) = (0, false);
         loop {
             // The batch run takes part early, also in a short file.
@@ -231,7 +231,7 @@ impl Stage {
                 break;
             }
             sent += lines.len();
-            self.post(lines).await?;
+            self.post(lines.into_iter().map(|(_, line)| line).collect()).await?;
             self.screen.say(&format!("  {sent:>7} events sent"))?;
             if !batched {
                 self.batch_run().await?;

@@ -3,6 +3,7 @@
 mod input;
 mod pace;
 mod shift;
+mod tally;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,9 +21,10 @@ use crate::exit::Exit;
 use crate::output;
 use crate::services::Signals;
 
-pub(crate) use input::Input;
+pub(crate) use input::{Input, Reading};
 use pace::Pace;
 use shift::Shift;
+use tally::Tally;
 
 /// Records sent at once.
 const BATCH: usize = 20_000;
@@ -72,6 +74,8 @@ pub(crate) async fn run(common: &Common, produce: Produce) -> Result<(), Exit> {
     }
     let (mut records, mut ends) = (0, Offsets::default());
     let mut pace = Pace::new(produce.rate);
+    let mut tally = Tally::new(&source);
+    let mut from_line = produce.from_line;
     // Without --loop a signal ends the process at once, as it does elsewhere.
     let stop = Shutdown::new();
     if produce.r#loop {
@@ -80,22 +84,44 @@ pub(crate) async fn run(common: &Common, produce: Produce) -> Result<(), Exit> {
     'reading: loop {
         let before = records;
         for file in &files {
-            let mut input = Input::open(file, produce.format, &source)?;
+            let reading = Reading { format: produce.format, delimiter: produce.delimiter, from_line };
+            from_line = 1;
+            let mut input = Input::open(file, reading, &source)?;
             loop {
-                let mut lines = input.next(pace.batch(BATCH))?;
-                if lines.is_empty() {
-                    break;
-                }
-                if let Some(shift) = &mut shift {
-                    let now = chrono::Utc::now();
-                    lines = lines.into_iter().map(|line| shift.apply(line, now)).collect();
-                }
+                let first = input.next_line();
+                let go_on = || format!("go on with --from-line {first} of {}", file.display());
+                let lines = match input.next(pace.batch(BATCH)) {
+                    Ok(lines) if lines.is_empty() => break,
+                    Ok(lines) => lines,
+                    Err(failure) => {
+                        pace.end();
+                        return Err(with_more(
+                            failure,
+                            &format!("{}; mend the file, then {}", so_far(records, &ends), go_on()),
+                        ));
+                    }
+                };
+                let now = chrono::Utc::now();
+                let lines: Vec<Vec<u8>> = lines
+                    .into_iter()
+                    .map(|(number, line)| {
+                        let line = match &mut shift {
+                            Some(shift) => shift.apply(line, now),
+                            None => line,
+                        };
+                        tally.add(&line, || format!("line {number} of {}", file.display()));
+                        line
+                    })
+                    .collect();
                 let count = lines.len();
                 let reached = match send(&target, &context.log_name(), &produce, &topic, lines).await {
                     Ok(reached) => reached,
                     Err(failure) => {
                         pace.end();
-                        return Err(interrupted_after(failure, records, count, &ends));
+                        let said = so_far(records, &ends);
+                        let said =
+                            format!("{said}; of the next {count} it is not known whether they are in; {}", go_on());
+                        return Err(with_more(failure, &said));
                     }
                 };
                 (records, ends) = (records + count, ends.max(&reached));
@@ -114,6 +140,9 @@ pub(crate) async fn run(common: &Common, produce: Produce) -> Result<(), Exit> {
         }
     }
     pace.end();
+    if let Some(warning) = tally.warning() {
+        eprintln!("warning: {warning}");
+    }
     let last = json!({ "source": produce.source, "records": records, "offsets": ends.to_string() });
     output::objects(produce.shot.output(), &["source", "records", "offsets"], &[last])
 }
@@ -130,13 +159,17 @@ async fn stop_at_a_signal(mut signals: Signals, stop: Shutdown) {
     std::process::exit(1);
 }
 
-/// A failure in the middle: what is in for certain, and what may be.
-fn interrupted_after(failure: Exit, records: usize, count: usize, ends: &Offsets) -> Exit {
-    let so_far = match records {
+/// What is in for certain.
+fn so_far(records: usize, ends: &Offsets) -> String {
+    match records {
         0 => "no record was acknowledged".to_string(),
         records => format!("{records} records were acknowledged (up to {ends})"),
-    };
-    let said = format!("{failure}\n{so_far}; of the next {count} it is not known whether they are in");
+    }
+}
+
+/// A failure in the middle, with how far it came.
+fn with_more(failure: Exit, more: &str) -> Exit {
+    let said = format!("{failure}\n{more}");
     match failure {
         Exit::Usage(_) => Exit::Usage(said),
         _ => Exit::Failed(said),

@@ -80,6 +80,26 @@ impl Replay {
     }
 }
 
+/// Hands every record of a unit to `sink`, from its rows and its dead letters.
+///
+/// # Errors
+/// A file that is missing or damaged, the store is unavailable, or what `sink` says.
+pub async fn each_record<E: From<Error>>(
+    store: &SourceFiles,
+    unit: &ArchiveUnit,
+    mut sink: impl FnMut(Envelope<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    for (files, dead) in [(&unit.rows, false), (&unit.dead, true)] {
+        for file in files {
+            for batch in records_of(store, file, dead).await? {
+                let columns = Columns::new(&batch);
+                (0..batch.num_rows()).filter_map(|row| columns.record(row)).try_for_each(&mut sink)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 pub(crate) async fn records_of(
     store: &SourceFiles,
     file: &File,

@@ -17,10 +17,27 @@ use crate::exit::Exit;
 /// Bytes that a batch of lines has at most, but for its last line.
 const BATCH_BYTES: usize = 8 << 20;
 
+/// How a file is read.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Reading {
+    /// What it is. None: its name says it.
+    pub(crate) format: Option<Format>,
+    /// What separates the fields of a line. None: the header says it.
+    pub(crate) delimiter: Option<u8>,
+    /// The first line that is read, from 1.
+    pub(crate) from_line: u64,
+}
+
+/// A record, and the line that it begins at.
+pub(crate) type Line = (u64, Vec<u8>);
+
 /// A file being read.
 pub(crate) struct Input {
     name: String,
     rows: Rows,
+    /// The line, or the row, after the last one that was read.
+    next: u64,
+    from: u64,
     read: Arc<AtomicU64>,
     /// Bytes of the file; none of standard input.
     pub(crate) bytes: Option<u64>,
@@ -28,8 +45,17 @@ pub(crate) struct Input {
 
 enum Rows {
     Lines(Box<dyn BufRead + Send>),
-    Csv { reader: Box<csv::Reader<Box<dyn Read + Send>>>, names: Vec<String>, source: Arc<Source> },
+    Csv(Table),
     Parquet { reader: ParquetRecordBatchReader, source: Arc<Source> },
+}
+
+/// Rows of text under a header.
+struct Table {
+    reader: Box<csv::Reader<Box<dyn Read + Send>>>,
+    /// 1 where lines end with a carriage return and a line feed: the reader has not counted the line feed yet that stands before a row.
+    uncounted: u64,
+    names: Vec<String>,
+    source: Arc<Source>,
 }
 
 /// Counts what is read through it.
@@ -47,9 +73,9 @@ impl<R: Read> Read for Counted<R> {
 }
 
 impl Input {
-    /// Opens a file; `-` is standard input. Without a `format` the name decides: `.csv`, `.tsv`, `.parquet`, else NDJSON; `.gz`
+    /// Opens a file; `-` is standard input. Without a format the name decides: `.csv`, `.tsv`, `.parquet`, else NDJSON; `.gz`
     /// may follow.
-    pub(crate) fn open(path: &Path, format: Option<Format>, source: &Arc<Source>) -> Result<Self, Exit> {
+    pub(crate) fn open(path: &Path, reading: Reading, source: &Arc<Source>) -> Result<Self, Exit> {
         let name = path.display().to_string();
         let unreadable = |e: &dyn std::fmt::Display| Exit::Usage(format!("cannot read {name}: {e}"));
         let plain = name.strip_suffix(".gz").unwrap_or(&name);
@@ -59,13 +85,14 @@ impl Input {
             Some((_, "parquet")) => Format::Parquet,
             _ => Format::Ndjson,
         };
-        let (format, source, read) = (format.unwrap_or(by_name), Arc::clone(source), Arc::new(AtomicU64::new(0)));
+        let format = reading.format.unwrap_or(by_name);
+        let (source, read, from) = (Arc::clone(source), Arc::new(AtomicU64::new(0)), reading.from_line);
         if format == Format::Parquet {
             let file = File::open(path).map_err(|e| unreadable(&e))?;
             let bytes = file.metadata().ok().map(|metadata| metadata.len());
             let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| unreadable(&e))?;
             let reader = builder.with_batch_size(8_192).build().map_err(|e| unreadable(&e))?;
-            return Ok(Self { name, rows: Rows::Parquet { reader, source }, read, bytes });
+            return Ok(Self { name, rows: Rows::Parquet { reader, source }, next: 1, from, read, bytes });
         }
         let (inner, bytes): (Box<dyn Read + Send>, _) = if path == Path::new("-") {
             (Box::new(std::io::stdin()), None)
@@ -81,14 +108,15 @@ impl Input {
         };
         let rows = match format {
             Format::Csv | Format::Tsv => {
-                let delimiter = if format == Format::Tsv { b'\t' } else { b',' };
-                let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(text);
-                let names = reader.headers().map_err(|e| unreadable(&e))?.iter().map(String::from).collect();
-                Rows::Csv { reader: Box::new(reader), names, source }
+                let by_format = (format == Format::Tsv).then_some(b'\t');
+                Rows::Csv(
+                    Table::open(text, reading.delimiter.or(by_format), source)
+                        .map_err(|why| Exit::Usage(format!("{name}: {why}")))?,
+                )
             }
             Format::Ndjson | Format::Parquet => Rows::Lines(Box::new(BufReader::with_capacity(1 << 20, text))),
         };
-        Ok(Self { name, rows, read, bytes })
+        Ok(Self { name, rows, next: 1, from, read, bytes })
     }
 
     /// Bytes of the file that have been read.
@@ -96,21 +124,28 @@ impl Input {
         self.read.load(Ordering::Relaxed)
     }
 
+    /// Where the next record is looked for.
+    pub(crate) fn next_line(&self) -> u64 {
+        self.next.max(self.from)
+    }
+
     /// The next records, about `most`; none at the end.
-    pub(crate) fn next(&mut self, most: usize) -> Result<Vec<Vec<u8>>, Exit> {
+    pub(crate) fn next(&mut self, most: usize) -> Result<Vec<Line>, Exit> {
+        loop {
+            let mut lines = self.read_lines(most)?;
+            let at_end = lines.is_empty();
+            lines.retain(|(line, _)| *line >= self.from);
+            if at_end || !lines.is_empty() {
+                return Ok(lines);
+            }
+        }
+    }
+
+    fn read_lines(&mut self, most: usize) -> Result<Vec<Line>, Exit> {
         let failed = |e: &dyn std::fmt::Display| Exit::Failed(format!("{}: {e}", self.name));
         match &mut self.rows {
-            Rows::Lines(reader) => lines(&mut **reader, most).map_err(|e| failed(&e)),
-            Rows::Csv { reader, names, source } => {
-                let mut rows = vec![];
-                let mut record = csv::StringRecord::new();
-                while rows.len() < most && reader.read_record(&mut record).map_err(|e| failed(&e))? {
-                    let cells = names.iter().zip(record.iter()).filter(|(_, text)| !text.is_empty());
-                    let cells = cells.map(|(name, text)| (name.as_str(), cell(source, name, text)));
-                    rows.push(object(cells));
-                }
-                Ok(rows)
-            }
+            Rows::Lines(reader) => lines(&mut **reader, &mut self.next, most).map_err(|e| failed(&e)),
+            Rows::Csv(table) => table.rows(&mut self.next, most).map_err(|e| failed(&e)),
             Rows::Parquet { reader, source } => {
                 let Some(batch) = reader.next().transpose().map_err(|e| failed(&e))? else { return Ok(vec![]) };
                 let rows = bifold_serving::json::rows(&batch).map_err(|e| failed(&e))?;
@@ -125,14 +160,16 @@ impl Input {
                     })),
                     other => other.to_string().into_bytes(),
                 };
-                Ok(rows.into_iter().map(line).collect())
+                let first = self.next;
+                self.next += rows.len() as u64;
+                Ok((first..).zip(rows.into_iter().map(line)).collect())
             }
         }
     }
 }
 
-/// The next lines, at most `most`, without the empty ones.
-fn lines(reader: &mut dyn BufRead, most: usize) -> std::io::Result<Vec<Vec<u8>>> {
+/// The next lines, at most `most`, without the empty ones. `next` is the number of the line that comes.
+fn lines(reader: &mut dyn BufRead, next: &mut u64, most: usize) -> std::io::Result<Vec<Line>> {
     let (mut lines, mut bytes) = (vec![], 0);
     while lines.len() < most && bytes < BATCH_BYTES {
         let mut line = vec![];
@@ -144,10 +181,64 @@ fn lines(reader: &mut dyn BufRead, most: usize) -> std::io::Result<Vec<Vec<u8>>>
         }
         if !line.is_empty() && line != b"\r" {
             bytes += line.len();
-            lines.push(line);
+            lines.push((*next, line));
         }
+        *next += 1;
     }
     Ok(lines)
+}
+
+impl Table {
+    /// Reads the header. Without a delimiter it is a comma, or a semicolon where the header has only those.
+    fn open(text: Box<dyn Read + Send>, delimiter: Option<u8>, source: Arc<Source>) -> Result<Self, String> {
+        let mut text = BufReader::new(text);
+        // A byte-order mark, as spreadsheets write it, is not a part of the first name.
+        if text.fill_buf().map_err(|e| e.to_string())?.starts_with(b"\xef\xbb\xbf") {
+            text.consume(3);
+        }
+        let mut header = vec![];
+        text.read_until(b'\n', &mut header).map_err(|e| e.to_string())?;
+        let uncounted = u64::from(header.ends_with(b"\r\n"));
+        let only_semicolons = header.contains(&b';') && !header.contains(&b',');
+        let delimiter = delimiter.unwrap_or(if only_semicolons { b';' } else { b',' });
+        let text: Box<dyn Read + Send> = Box::new(std::io::Cursor::new(header).chain(text));
+        let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(text);
+        let names: Vec<String> =
+            reader.headers().map_err(|e| e.to_string())?.iter().map(|name| name.trim().to_string()).collect();
+        let is_known = |name: &String| source.columns.iter().any(|column| column.name == *name);
+        let unknown: Vec<&str> = names.iter().filter(|name| !is_known(name)).map(String::as_str).collect();
+        let columns = || source.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
+        if !unknown.is_empty() && unknown.len() == names.len() {
+            return Err(format!(
+                "the first line names no column of source {}: {}; it has {}. Fields are separated by {:?} (--delimiter)",
+                source.name,
+                unknown.join(", "),
+                columns(),
+                char::from(delimiter)
+            ));
+        }
+        if !unknown.is_empty() {
+            let (unknown, source) = (unknown.join(", "), &source.name);
+            eprintln!(
+                "warning: {unknown}: not columns of source {source}, which has {}; views do not see them",
+                columns()
+            );
+        }
+        Ok(Self { reader: Box::new(reader), uncounted, names, source })
+    }
+
+    /// The next rows, at most `most`, as JSON. `next` is the number of the line that comes.
+    fn rows(&mut self, next: &mut u64, most: usize) -> Result<Vec<Line>, csv::Error> {
+        let mut rows = vec![];
+        let mut record = csv::StringRecord::new();
+        while rows.len() < most && self.reader.read_record(&mut record)? {
+            let cells = self.names.iter().zip(record.iter()).filter(|(_, text)| !text.is_empty());
+            let cells = cells.map(|(name, text)| (name.as_str(), cell(&self.source, name, text)));
+            rows.push((record.position().map_or(*next, |at| at.line() + self.uncounted), object(cells)));
+            *next = self.reader.position().line() + self.uncounted;
+        }
+        Ok(rows)
+    }
 }
 
 /// A JSON object of names and JSON values.
@@ -159,13 +250,57 @@ fn object<'a>(fields: impl Iterator<Item = (&'a str, String)>) -> Vec<u8> {
 /// A text as JSON of the column that it stands in. What does not look like the column's type becomes a string, which the
 /// source then takes or dead-letters.
 fn cell(source: &Source, name: &str, text: &str) -> String {
-    let is_number = || serde_json::from_str::<serde_json::Number>(text).is_ok();
-    let bare = match source.columns.iter().find(|column| column.name == name).map(|column| &column.ty) {
-        Some(Type::Int | Type::BigInt | Type::Double | Type::Decimal(..)) => is_number(),
-        Some(Type::Timestamp) => source.timestamp_unit.is_some() && is_number(),
-        Some(Type::Boolean) => matches!(text, "true" | "false"),
-        Some(Type::Json | Type::Struct(_) | Type::Array(_)) => serde_json::from_str::<&RawValue>(text).is_ok(),
-        Some(Type::Text) | None => false,
+    let json = match source.columns.iter().find(|column| column.name == name).map(|column| &column.ty) {
+        Some(Type::Int | Type::BigInt | Type::Double | Type::Decimal(..)) => number(text),
+        Some(Type::Timestamp) if source.timestamp_unit.is_some() => number(text),
+        Some(Type::Boolean) => {
+            ["true", "false"].into_iter().find(|word| word.eq_ignore_ascii_case(text)).map(String::from)
+        }
+        Some(Type::Json | Type::Struct(_) | Type::Array(_)) => {
+            serde_json::from_str::<&RawValue>(text).is_ok().then(|| text.to_string())
+        }
+        Some(Type::Text | Type::Timestamp) | None => None,
     };
-    if bare { text.to_string() } else { Value::from(text).to_string() }
+    json.unwrap_or_else(|| Value::from(text).to_string())
+}
+
+/// A number as JSON writes it: without spaces around it, a plus or leading zeros. None if it is not a number.
+fn number(text: &str) -> Option<String> {
+    let text = text.trim();
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", text.strip_prefix('+').unwrap_or(text)),
+    };
+    let rest = digits.trim_start_matches('0');
+    let zero = if rest.len() < digits.len() && !rest.starts_with(|c: char| c.is_ascii_digit()) { "0" } else { "" };
+    let json = format!("{sign}{zero}{rest}");
+    serde_json::from_str::<serde_json::Number>(&json).is_ok().then_some(json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_tables_are_written_as_json_has_them() {
+        for (text, json) in [
+            ("7", Some("7")),
+            ("007", Some("7")),
+            ("-007.50", Some("-7.50")),
+            ("+1", Some("1")),
+            ("000", Some("0")),
+            ("0", Some("0")),
+            ("00.5", Some("0.5")),
+            (" 12 ", Some("12")),
+            ("1e3", Some("1e3")),
+            (".5", None),
+            ("NaN", None),
+            ("1,5", None),
+            ("", None),
+            ("-", None),
+            ("--1", None),
+        ] {
+            assert_eq!(number(text).as_deref(), json, "{text:?}");
+        }
+    }
 }

@@ -43,7 +43,7 @@ pub(crate) struct Source {
     pub(crate) epoch_events: Option<f64>,
     pub(crate) epoch_bytes: Option<f64>,
     pub(crate) epoch_slices: Option<f64>,
-    /// Records that could not be decoded.
+    /// Records and elements that could not be decoded.
     pub(crate) dead_letters: u64,
     pub(crate) partitions: Vec<Partition>,
 }
@@ -133,19 +133,19 @@ fn status(
         let of = format!("source=\"{name}\"");
         let sum = |metric: &str| metrics.sum(metric, Some(&of));
         let lag = |role: &str| metrics.sum("bifold_lag_offsets", Some(&format!("{of}|role=\"{role}\"")));
-        let coverage: Vec<Value> = views_of
-            .iter()
-            .filter(|view| view["source"] == name)
-            .flat_map(|view| list(&view["coverage"]["partitions"]))
-            .collect();
+        let coverages = || views_of.iter().filter(|view| view["source"] == name).map(|view| &view["coverage"]);
+        let coverage: Vec<Value> = coverages().flat_map(|coverage| list(&coverage["partitions"])).collect();
+        // A view's coverage has those that are not archived yet.
+        let newest_dead = coverages().filter_map(|coverage| coverage["dead_letters"].as_u64()).max();
         let mut dead_letters = 0;
         let partitions = list(&source["partitions"]).into_iter().map(|row| {
             dead_letters += row["dead_letters"].as_u64().unwrap_or(0);
             partition(&row, &coverage)
         });
+        let partitions = partitions.collect();
         Source {
             name: name.to_string(),
-            partitions: partitions.collect(),
+            partitions,
             lag_collect: lag("collect"),
             lag_speed: lag("speed"),
             events_per_second: rate("bifold_folded_events", Some(&of)),
@@ -154,7 +154,7 @@ fn status(
             epoch_events: sum("bifold_epoch_events"),
             epoch_bytes: sum("bifold_epoch_bytes"),
             epoch_slices: sum("bifold_epoch_slices"),
-            dead_letters,
+            dead_letters: dead_letters.max(newest_dead.unwrap_or(0)),
         }
     };
     let view = |view: &Value| {
