@@ -63,6 +63,15 @@ impl Case {
         case
     }
 
+    /// Another installation: the same pipeline, topic and prefix of groups, with a folder and a store of its own.
+    pub fn another(&self) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for name in ["pipeline.sql", "bifold.toml"] {
+            std::fs::copy(self.path(name), folder.path().join(name)).expect("it is copied");
+        }
+        Self { folder, topic: self.topic.clone(), brokers: self.brokers.clone() }
+    }
+
     pub fn is_kafka(&self) -> bool {
         self.brokers.is_some()
     }

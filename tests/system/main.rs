@@ -11,6 +11,7 @@ mod docs;
 mod events;
 mod examples;
 mod identity;
+mod installations;
 mod late;
 mod left_out;
 mod manifests;

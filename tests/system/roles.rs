@@ -458,7 +458,7 @@ fn an_instance_that_cannot_reach_the_store_leaves_its_partitions_to_others() {
 fn have_partitions(case: &Case, role: &str) -> usize {
     let brokers = brokers().expect("a broker");
     let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a consumer");
-    let group = format!("{}.e.{role}", case.topic);
+    let group = crate::installations::groups_of(case, role).pop().expect("the group of the one installation");
     let list = consumer.fetch_group_list(Some(&group), Duration::from_secs(10)).expect("the broker says");
     // A version of two bytes, then how many topics follow.
     let topics = |member: &GroupMemberInfo| member.assignment().and_then(|bytes| bytes.get(2..6).map(<[u8]>::to_vec));
