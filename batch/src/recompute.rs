@@ -7,6 +7,7 @@
 //! A run is a list of groups sorted by the view's keys. By default a batch run adds one run made of the rows between the
 //! old boundary and the new; a full one starts from the origin. Neither archives nor folds.
 
+mod alone;
 mod dead;
 mod direct;
 mod ordered;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use bifold_archive::replay::Replay;
 use bifold_fold::states::Input;
-use bifold_fold::view::compile_stored;
+use bifold_fold::view::{Readings, compile_stored};
 use bifold_fold::{Engine, Source, View};
 use bifold_ledger::{
     ArchiveUnit, BatchPlan, Body, File, Ledger, Mode, Nonce, Offsets, Part, PublishedVersion, Seen, VersionId,
@@ -62,8 +63,12 @@ pub struct Recompute {
     pub scratch: PathBuf,
     /// The memory of a run, in bytes.
     pub memory: u64,
+    /// The pipeline's views of the source, which a run declares where no role does.
+    pub views: Vec<Readings>,
     /// Offsets behind the archive from which a run may leap.
     pub leap: i64,
+    /// How long no epoch was committed, though the archive has more, when a run leaps.
+    pub leap_after: Duration,
     /// How long files stay that nothing needs.
     pub grace: Duration,
     /// Where it tells how far it has come.
@@ -148,6 +153,7 @@ impl Recompute {
             return Err(Error::NotBegun { source_name: self.source.name.clone() });
         }
         for _ in 0..TRIES {
+            self.declare(&mut journal).await?;
             let boundary = self.boundary(&mut journal, request).await?;
             let ledger = journal.ledger();
             let plan = ledger.plan_batch(&wanted(&ledger, &request.views), boundary, request.full);
@@ -182,7 +188,7 @@ impl Recompute {
         let until = Instant::now() + request.timeout;
         loop {
             let ledger = journal.refresh().await?;
-            let boundary = ledger.next_boundary(self.leap);
+            let boundary = self.next_boundary(&ledger);
             let Some(asked) = &request.at_least else { return Ok(boundary) };
             if boundary.reaches(asked) {
                 return Ok(boundary);

@@ -105,7 +105,7 @@ pub async fn run(recompute: Recompute, schedule: Schedule, shutdown: Shutdown) {
     }
 }
 
-/// Whether a version waits that a run could build now. The ledger is opened once and then only read on.
+/// Whether a version waits that a run could declare or build now. The ledger is opened once and then only read on.
 async fn version_waits(recompute: &Recompute, journal: &mut Option<Journal>) -> bool {
     let read = match &mut *journal {
         Some(journal) => journal.refresh().await,
@@ -116,8 +116,9 @@ async fn version_waits(recompute: &Recompute, journal: &mut Option<Journal>) -> 
     };
     match read {
         Ok(ledger) => {
-            let boundary = ledger.next_boundary(recompute.leap);
-            ledger.building().any(|(_, version)| boundary.reaches(&version.declared_at))
+            let boundary = recompute.next_boundary(&ledger);
+            recompute.has_to_declare(&ledger)
+                || ledger.building().any(|(_, version)| boundary.reaches(&version.declared_at))
         }
         Err(error) => {
             tracing::debug!(%error, "the ledger cannot be read; looking again");

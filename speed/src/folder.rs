@@ -355,32 +355,18 @@ impl Folder {
     /// Writes what makes the pipeline's versions those that their views have: also of one that the pipeline goes back to.
     async fn declare(&self, journal: &mut Journal, decided: bool) -> Result<(), Error> {
         for readings in &self.views {
-            // Of equal text the ledger says which dialect is meant.
-            let view = Arc::clone(readings.chosen(&journal.ledger())?);
             if !decided {
-                note_dialect(&view);
+                note_dialect(readings.chosen(&journal.ledger())?);
             }
-            while let Some(toward) = journal.ledger().toward(&view.name, &view.version) {
-                // Only when it starts: else two processes with two pipelines would undo each other's choices for ever.
-                if toward != Toward::Declare && decided {
-                    break;
-                }
+            while let Some((view, toward, body)) = readings.next_entry(&journal.ledger(), !decided)? {
                 if let Some(entry) = journal.ledger().quarantine_in_force()
                     && view.source.dedup.is_some()
                     && toward != Toward::Retire
                 {
                     return Err(Error::QuarantinedDedup { source_name: view.source.name.clone(), entry });
                 }
-                let (name, version, sql) = (view.name.clone(), view.version.clone(), view.sql.clone());
-                tracing::info!(view = view.name, %version, ?toward, "the pipeline's version of a view is not the ledger's");
-                let body = match toward {
-                    Toward::Declare => {
-                        let source = serde_json::to_value(&*view.source).expect("a source is JSON");
-                        Body::Declared { view: name, version, sql, source, dialect: view.dialect }
-                    }
-                    Toward::Select => Body::Selected { version },
-                    Toward::Retire => Body::Retired { versions: vec![version] },
-                };
+                let (name, version) = (&view.name, &view.version);
+                tracing::info!(view = name, %version, ?toward, "the pipeline's version of a view is not the ledger's");
                 match journal.append(body).await {
                     Ok(_) => {}
                     Err(e) if e.kind() == Kind::Refused => {

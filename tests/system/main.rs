@@ -15,6 +15,7 @@ mod installations;
 mod late;
 mod left_out;
 mod manifests;
+mod micro_batch;
 mod restart;
 mod retention;
 mod roles;

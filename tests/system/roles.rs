@@ -215,7 +215,7 @@ fn four_processes_answer_as_one() {
     assert!(letters.json().is_empty());
 }
 
-fn entries(case: &Case, source: &str) -> Vec<Entry> {
+pub(crate) fn entries(case: &Case, source: &str) -> Vec<Entry> {
     let paths = files_below(&case.store_folder().join("sources").join(source).join("ledger"));
     paths.iter().map(|path| serde_json::from_slice(&std::fs::read(path).expect("an entry")).expect("JSON")).collect()
 }

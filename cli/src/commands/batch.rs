@@ -110,10 +110,12 @@ pub(crate) async fn list(common: &Common, shot: OneShot) -> Result<(), Exit> {
 pub(crate) fn recompute_of(context: &Context, source: Arc<Source>) -> Result<Recompute, Exit> {
     Ok(Recompute {
         files: context.files(&source.name)?,
+        views: context.readings_of(&source.name).cloned().collect(),
         source,
         scratch: context.config.data_dir.join("scratch"),
         memory: context.config.batch.memory,
         leap: context.config.batch.leap,
+        leap_after: context.config.batch.leap_after,
         grace: context.config.store.orphan_grace,
         progress: Progress::default(),
     })

@@ -2,7 +2,7 @@
 
 use bifold_fold::View;
 use bifold_fold::dialect::TODAY;
-use bifold_ledger::{Body, Ledger};
+use bifold_ledger::Ledger;
 use bifold_store::{Journal, Kind};
 use serde_json::{Value, json};
 
@@ -71,14 +71,7 @@ async fn upgrade(journal: &mut Journal, view: &View) -> Result<Value, Exit> {
             let error = bifold_speed::Error::QuarantinedDedup { source_name: name.clone(), entry };
             return Err(Exit::Usage(error.to_string()));
         }
-        let body = Body::Declared {
-            view: view.name.clone(),
-            version: view.version.clone(),
-            sql: view.sql.clone(),
-            source: serde_json::to_value(&*view.source).expect("a source is JSON"),
-            dialect: view.dialect,
-        };
-        match journal.append(body).await {
+        match journal.append(view.declaration()).await {
             Ok(_) => {}
             Err(error) if error.kind() == Kind::Refused => drop(journal.refresh().await?),
             Err(error) => return Err(error.into()),

@@ -59,6 +59,7 @@ pub const KEYS: &[Key] = &[
     key("batch.schedule", Kind::Text, "15m"),
     key("batch.memory", Kind::Size, "2GiB"),
     key("batch.leap", Kind::Integer, "10000000"),
+    key("batch.leap_after", Kind::Duration, "1m"),
     key("batch.compact_deltas", Kind::Integer, "100"),
     key("batch.compact_files", Kind::Integer, "100"),
     key("batch.listen", Kind::Text, "127.0.0.1:7073"),

@@ -105,6 +105,8 @@ pub struct Batch {
     pub memory: u64,
     /// Offsets behind the archive, in one partition, from which a run may leap over the speed layer.
     pub leap: i64,
+    /// How long no epoch was committed, though the archive has more, when a run leaps over the speed layer.
+    pub leap_after: Duration,
     /// Deltas that an answer joins, beyond which they are compacted.
     pub compact_deltas: usize,
     /// Small archive entries beyond which they are compacted.

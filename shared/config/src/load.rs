@@ -127,6 +127,7 @@ fn typed(values: &Values) -> Result<Config, Error> {
             schedule: schedule(values)?,
             memory: values.size("batch.memory")?,
             leap: values.integer("batch.leap", 0)? as i64,
+            leap_after: values.duration("batch.leap_after")?,
             compact_deltas: values.integer("batch.compact_deltas", 2)? as usize,
             compact_files: values.integer("batch.compact_files", 2)? as usize,
             listen: values.text("batch.listen"),

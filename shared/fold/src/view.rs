@@ -23,7 +23,7 @@ mod wrong;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
-use bifold_ledger::{Dialect, VersionId};
+use bifold_ledger::{Body, Dialect, VersionId};
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
@@ -94,6 +94,17 @@ impl std::fmt::Debug for View {
 }
 
 impl View {
+    /// The entry by which a ledger gets to know it.
+    pub fn declaration(&self) -> Body {
+        Body::Declared {
+            view: self.name.clone(),
+            version: self.version.clone(),
+            sql: self.sql.clone(),
+            source: serde_json::to_value(&*self.source).expect("a source is JSON"),
+            dialect: self.dialect,
+        }
+    }
+
     /// How many of the stored columns are keys.
     pub fn key_count(&self) -> usize {
         self.group_by.num_group_exprs()

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bifold_ledger::{Dialect, Ledger};
+use bifold_ledger::{Body, Dialect, Ledger, Toward};
 
 use super::View;
 use super::compile::{compile, compile_under};
@@ -47,6 +47,28 @@ impl Readings {
         };
         let known = self.all().filter(|view| chosen(view).is_some()).max_by_key(chosen);
         known.map_or_else(|| self.today(), Ok)
+    }
+
+    /// The next entry on the way to the ledger having what the pipeline means; none if it has. `starts` says that its writer starts: then it
+    /// also takes back what another process has chosen. Else two processes with two pipelines would undo each other's choices indefinitely.
+    ///
+    /// # Errors
+    /// As of [`chosen`](Self::chosen).
+    pub fn next_entry(
+        &self,
+        ledger: &Ledger,
+        starts: bool,
+    ) -> Result<Option<(Arc<View>, Toward, Body)>, PipelineError> {
+        let view = self.chosen(ledger)?;
+        let toward = ledger.toward(&view.name, &view.version).filter(|toward| starts || *toward == Toward::Declare);
+        Ok(toward.map(|toward| {
+            let body = match toward {
+                Toward::Declare => view.declaration(),
+                Toward::Select => Body::Selected { version: view.version.clone() },
+                Toward::Retire => Body::Retired { versions: vec![view.version.clone()] },
+            };
+            (Arc::clone(view), toward, body)
+        }))
     }
 
     /// The view as today's dialect reads it.
