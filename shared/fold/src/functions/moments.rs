@@ -2,7 +2,7 @@
 //!
 //! DataFusion's keep means and deviations in doubles: where values are large beside their spread, the rounded means of two parts
 //! differ by more than the spread, and the answer depends on where the parts were cut. Here both are kept in two doubles each
-//! (106 bits), and merged by the formula of Chan, Golub and LeVeque ("Updating formulae and a pairwise algorithm for computing
+//! (106 bits). Rows are added up as deviations from the group's first row, and parts are merged by the formula of Chan, Golub and LeVeque ("Updating formulae and a pairwise algorithm for computing
 //! sample variances", 1979).
 
 use std::collections::HashMap;
@@ -147,35 +147,6 @@ struct Moments {
 }
 
 impl Moments {
-    fn of(values: [f64; 2]) -> Self {
-        let mut moments = Self::default();
-        moments.take(values, 2);
-        moments
-    }
-
-    /// Adds one row's values (Welford, "Note on a method for calculating corrected sums of squares and products", 1962): what
-    /// [`Moments::add`] does of one, with fewer operations.
-    fn take(&mut self, values: [f64; 2], columns: usize) {
-        self.count += 1;
-        let count = self.count as f64;
-        let (mut before, mut after) = ([Two::default(); 2], [Two::default(); 2]);
-        for (place, variable) in self.variables[..columns].iter_mut().enumerate() {
-            let value = if values[place].is_finite() {
-                values[place]
-            } else {
-                variable.odd += values[place];
-                0.0
-            };
-            before[place] = Two::of(value).minus(variable.mean);
-            variable.mean = variable.mean.plus(before[place].over(count));
-            after[place] = Two::of(value).minus(variable.mean);
-            variable.squares = variable.squares.plus(before[place].times(after[place]));
-        }
-        if columns == 2 {
-            self.product = self.product.plus(before[0].times(after[1]));
-        }
-    }
-
     fn product(&self) -> f64 {
         let odd = self.variables.iter().any(|variable| variable.odd != 0.0);
         if odd { f64::NAN } else { self.product.value() }
@@ -229,6 +200,66 @@ impl Moments {
     }
 }
 
+/// What a group's rows add up to, from its first row on: moments in the making, by additions alone. Deviations are from the first row's
+/// values, one of which is 0. So the sum of squares is at most n times the squares around the mean, and 106 bits hold both.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sums {
+    count: u64,
+    from: [f64; 2],
+    deviations: [Two; 2],
+    squares: [Two; 2],
+    product: Two,
+    odd: [f64; 2],
+}
+
+impl Sums {
+    /// Adds one row's values.
+    fn take(&mut self, mut values: [f64; 2], columns: usize) {
+        for (value, odd) in values.iter_mut().zip(&mut self.odd) {
+            if !value.is_finite() {
+                *odd += *value;
+                *value = 0.0;
+            }
+        }
+        if self.count == 0 {
+            self.from = values;
+        }
+        self.count += 1;
+        let mut of = [Two::default(); 2];
+        for place in 0..columns {
+            of[place] = Two::difference(values[place], self.from[place]);
+            self.deviations[place] = self.deviations[place].plus_about(of[place]);
+            self.squares[place] = self.squares[place].plus_about(of[place].times(of[place]));
+        }
+        if columns == 2 {
+            self.product = self.product.plus_about(of[0].times(of[1]));
+        }
+    }
+
+    fn moments(&self) -> Moments {
+        if self.count == 0 {
+            return Moments::default();
+        }
+        let count = self.count as f64;
+        // From here to the mean.
+        let shifts = self.deviations.map(|deviations| deviations.over(count));
+        let around_the_mean = |sum: Two, a: usize, b: usize| match sum.value().is_finite() {
+            true => sum.minus(self.deviations[a].times(shifts[b])),
+            false => sum,
+        };
+        let variable = |place: usize| Variable {
+            mean: Two::of(self.from[place]).plus(shifts[place]),
+            squares: around_the_mean(self.squares[place], place, place),
+            odd: self.odd[place],
+        };
+        Moments {
+            count: self.count,
+            variables: [variable(0), variable(1)],
+            product: around_the_mean(self.product, 0, 1),
+        }
+    }
+}
+
 /// How many doubles a state has beside its count.
 fn width(columns: usize) -> usize {
     if columns == 2 { 12 } else { 5 }
@@ -269,7 +300,7 @@ impl AggregateUDFImpl for Function {
         if args.is_distinct {
             return self.original.accumulator(args);
         }
-        Ok(Box::new(One { measure: self.measure, moments: Moments::default() }))
+        Ok(Box::new(One { measure: self.measure, rows: Sums::default(), merged: Moments::default() }))
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
@@ -281,7 +312,7 @@ impl AggregateUDFImpl for Function {
     }
 
     fn create_groups_accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
-        Ok(Box::new(Groups { measure: self.measure, moments: vec![] }))
+        Ok(Box::new(Groups { measure: self.measure, rows: vec![], merged: vec![] }))
     }
 
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {
@@ -342,30 +373,39 @@ fn evaluated(measure: Measure, moments: &[Moments]) -> ArrayRef {
     }
 }
 
-/// The moments of one group.
+/// The moments of one group: of rows, and of states that were merged.
 #[derive(Debug)]
 struct One {
     measure: Measure,
-    moments: Moments,
+    rows: Sums,
+    merged: Moments,
+}
+
+impl One {
+    fn moments(&self) -> Moments {
+        let mut moments = self.merged;
+        moments.add(&self.rows.moments());
+        moments
+    }
 }
 
 impl Accumulator for One {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         let columns = self.measure.columns();
-        each_pair(columns, values, |_, pair| self.moments.take(pair, columns))
+        each_pair(columns, values, |_, pair| self.rows.take(pair, columns))
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        each_state(self.measure.columns(), states, |_, moments| self.moments.add(moments))
+        each_state(self.measure.columns(), states, |_, moments| self.merged.add(moments))
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        let columns = columns_of(self.measure.columns(), std::slice::from_ref(&self.moments));
+        let columns = columns_of(self.measure.columns(), &[self.moments()]);
         columns.iter().map(|column| ScalarValue::try_from_array(column, 0)).collect()
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        ScalarValue::try_from_array(&evaluated(self.measure, std::slice::from_ref(&self.moments)), 0)
+        ScalarValue::try_from_array(&evaluated(self.measure, &[self.moments()]), 0)
     }
 
     fn size(&self) -> usize {
@@ -373,19 +413,28 @@ impl Accumulator for One {
     }
 }
 
-/// The moments of many groups.
+/// The moments of many groups: of rows, or of states. What is not used stays empty.
 #[derive(Debug)]
 struct Groups {
     measure: Measure,
-    moments: Vec<Moments>,
+    rows: Vec<Sums>,
+    merged: Vec<Moments>,
 }
 
 impl Groups {
     fn taken(&mut self, emit: EmitTo) -> Vec<Moments> {
-        match emit {
-            EmitTo::All => mem::take(&mut self.moments),
-            EmitTo::First(n) => self.moments.drain(..n).collect(),
+        fn part<T>(of: &mut Vec<T>, emit: EmitTo) -> Vec<T> {
+            match emit {
+                EmitTo::All => mem::take(of),
+                EmitTo::First(n) => of.drain(..n.min(of.len())).collect(),
+            }
         }
+        let (rows, mut moments) = (part(&mut self.rows, emit), part(&mut self.merged, emit));
+        moments.resize(moments.len().max(rows.len()), Moments::default());
+        for (moments, rows) in moments.iter_mut().zip(&rows) {
+            moments.add(&rows.moments());
+        }
+        moments
     }
 }
 
@@ -397,19 +446,19 @@ impl GroupsAccumulator for Groups {
         filter: Option<&BooleanArray>,
         total: usize,
     ) -> Result<()> {
-        self.moments.resize(total, Moments::default());
+        self.rows.resize(total, Sums::default());
         let admitted = |row: usize| filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row));
         let columns = self.measure.columns();
         each_pair(columns, values, |row, pair| {
             if admitted(row) {
-                self.moments[groups[row]].take(pair, columns);
+                self.rows[groups[row]].take(pair, columns);
             }
         })
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef], groups: &[usize], total: usize) -> Result<()> {
-        self.moments.resize(total, Moments::default());
-        each_state(self.measure.columns(), states, |row, moments| self.moments[groups[row]].add(moments))
+        self.merged.resize(total, Moments::default());
+        each_state(self.measure.columns(), states, |row, moments| self.merged[groups[row]].add(moments))
     }
 
     fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
@@ -421,32 +470,32 @@ impl GroupsAccumulator for Groups {
     }
 
     fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
-        let rows = values.first().map_or(0, |column| column.len());
-        let mut moments = vec![Moments::default(); rows];
-        each_pair(self.measure.columns(), values, |row, pair| {
+        let (rows, columns) = (values.first().map_or(0, |column| column.len()), self.measure.columns());
+        let mut sums = vec![Sums::default(); rows];
+        each_pair(columns, values, |row, pair| {
             if filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row)) {
-                moments[row] = Moments::of(pair);
+                sums[row].take(pair, columns);
             }
         })?;
-        Ok(columns_of(self.measure.columns(), &moments))
+        Ok(columns_of(columns, &sums.iter().map(Sums::moments).collect::<Vec<_>>()))
     }
 
     fn size(&self) -> usize {
-        self.moments.capacity() * size_of::<Moments>()
+        self.rows.capacity() * size_of::<Sums>() + self.merged.capacity() * size_of::<Moments>()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Measure, Moments};
+    use super::{Measure, Moments, Sums};
 
     /// The moments of `pairs`, cut at each of `cuts` and merged.
     fn merged(pairs: &[[f64; 2]], cuts: &[usize]) -> Moments {
         let (mut whole, mut from) = (Moments::default(), 0);
         for to in cuts.iter().copied().chain([pairs.len()]) {
-            let mut part = Moments::default();
+            let mut part = Sums::default();
             pairs[from..to].iter().for_each(|pair| part.take(*pair, 2));
-            whole.add(&part);
+            whole.add(&part.moments());
             from = to;
         }
         whole
