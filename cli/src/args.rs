@@ -76,6 +76,10 @@ pub(crate) enum Command {
     /// Reads the store, too, where there is one: views that keep the SQL dialect that they were declared under are named, with what
     /// that gets wrong.
     Check(Check),
+    /// Say what starting this pipeline would do: new versions, what made them, what has to be built again
+    ///
+    /// Changes nothing. Exits 0 if nothing would change, else 4.
+    Plan(OneShot),
     /// Declare views again under today's SQL dialect, beside the versions that answer now
     ///
     /// An upgrade of bifold changes no answer: a view keeps the dialect that it was declared under. This moves it on; the version

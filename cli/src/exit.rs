@@ -12,6 +12,9 @@ pub(crate) enum Exit {
     /// 3: verify found a difference or a damaged file.
     #[error("{0}")]
     Difference(String),
+    /// 4: what `plan` was asked would change something. It has said what.
+    #[error("starting this pipeline would change the views of the store")]
+    Planned,
 }
 
 impl Exit {
@@ -20,6 +23,7 @@ impl Exit {
             Exit::Failed(_) => 1,
             Exit::Usage(_) => 2,
             Exit::Difference(_) => 3,
+            Exit::Planned => 4,
         }
     }
 

@@ -40,6 +40,8 @@ fn main() -> ExitCode {
     runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
+        // No failure: its rows say it.
+        Err(exit @ Exit::Planned) => ExitCode::from(exit.code()),
         Err(exit) => {
             eprintln!("error: {exit}");
             ExitCode::from(exit.code())
@@ -62,6 +64,7 @@ async fn run(arguments: Arguments) -> Result<(), Exit> {
         Command::Top(top) => commands::top::run(&common, top).await,
         Command::Views(shot) => commands::views::run(&common, shot).await,
         Command::Check(check) => commands::check::run(&common, check).await,
+        Command::Plan(shot) => commands::plan::run(&common, shot).await,
         Command::Upgrade(upgrade) => commands::upgrade::run(&common, upgrade).await,
         Command::DeadLetters(letters) => commands::dead_letters::run(&common, letters).await,
         Command::Quarantine(command) => commands::changes::quarantine(&common, command).await,

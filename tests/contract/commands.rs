@@ -754,3 +754,50 @@ fn the_timeout_of_one_shots_holds() {
     case.run(&["verify", "--url", &url, "--timeout", "1s"]).fails(1, &[&url]);
     assert!(started.elapsed() < std::time::Duration::from_secs(40), "{:?}", started.elapsed());
 }
+
+#[test]
+fn plan_says_what_starting_a_pipeline_would_do() {
+    let text = |columns: &str, options: &str, views: &str| pipeline(columns, options, views);
+    let view = "CREATE MATERIALIZED VIEW v AS SELECT k, count(*) AS c FROM e GROUP BY k;";
+    let case = one_partition(&text("k TEXT, n BIGINT", "", view));
+    let plan = |code: i32| {
+        let ran = case.run(&["plan", "--output", "json"]);
+        assert_eq!(ran.code, Some(code), "{}\n{}", ran.stdout, ran.stderr);
+        assert!(!ran.stderr.contains("error"), "{}", ran.stderr);
+        ran.stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect("a row")).collect::<Vec<_>>()
+    };
+    let rows = plan(4);
+    assert_eq!((&rows[0]["action"], &rows[0]["rows"]), (&json!("new"), &json!(0)), "{rows:?}");
+    let mut service = up(&case);
+    case.produce(&service, "e", &[r#"{"t":"2026-01-01T00:00:00Z","k":"a","n":1}"#]);
+    case.run(&["batch", "run", "--at-least", "latest", "--url", &service.url]);
+    assert_eq!(plan(0)[0]["action"], "none");
+    assert_eq!(service.terminate(), Some(0));
+    // A column that the view does not read, an option, the SELECT, and a view beside it.
+    let more = format!("{view} CREATE MATERIALIZED VIEW w AS SELECT sum(n) AS s FROM e;");
+    for (columns, options, views, words) in [
+        ("k TEXT, n BIGINT, z TEXT", "", view, vec!["column \"z\" of the source is new"]),
+        (
+            "k TEXT, n BIGINT",
+            ", quoted_numbers = 'false'",
+            view,
+            vec!["quoted_numbers of the source was true, and is not set"],
+        ),
+        ("k TEXT, n INT", "", view, vec!["column \"n\" of the source has another type"]),
+        ("k TEXT, n BIGINT", "", &view.replace("count(*)", "count(n)"), vec!["its SELECT or its options changed"]),
+        ("k TEXT, n BIGINT", "", &more, vec!["the view is new"]),
+    ] {
+        case.write_pipeline(&text(columns, options, views));
+        let rows = plan(4);
+        for words in words {
+            let said = |row: &Value| row["why"].as_str().is_some_and(|why| why.contains(words));
+            assert!(rows.iter().any(|row| said(row) && row["rows"] == 1), "{words}: {rows:?}");
+        }
+    }
+    // What is not in the pipeline any more stays; going back changes nothing.
+    case.write_pipeline(&text("k TEXT, n BIGINT", "", &view.replace("VIEW v", "VIEW x")));
+    let rows = plan(4);
+    assert_eq!(rows.iter().map(|row| row["action"].clone()).collect::<Vec<_>>(), ["new", "left"], "{rows:?}");
+    case.write_pipeline(&text("k TEXT, n BIGINT", "", view));
+    assert_eq!(plan(0)[0]["action"], "none");
+}

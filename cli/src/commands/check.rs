@@ -60,7 +60,7 @@ async fn ledgers(context: &Context) -> BTreeMap<String, Arc<Ledger>> {
 }
 
 /// Names each view on an old dialect, and what the dialect gets wrong.
-fn say_old_dialects(views: &[&Arc<View>]) {
+pub(super) fn say_old_dialects(views: &[&Arc<View>]) {
     let mut by_dialect: BTreeMap<Dialect, Vec<&str>> = BTreeMap::new();
     for view in views.iter().filter(|view| view.dialect != TODAY) {
         by_dialect.entry(view.dialect).or_default().push(&view.name);
