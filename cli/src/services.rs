@@ -290,14 +290,12 @@ fn refuse_local_log(context: &Context, role: &str) -> Result<(), Exit> {
 /// Beyond loopback there has to be authentication, or the word that there need not be.
 fn refuse_open_listener(config: &Config) -> Result<(), Exit> {
     let listen = &config.serve.listen;
-    let Some((host, _)) = listen.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()) else {
+    if !listen.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
         return Err(Exit::Usage(format!(
             "serve.listen = {listen:?} is no address; write HOST:PORT, such as 127.0.0.1:7070"
         )));
-    };
-    let host = host.trim_matches(['[', ']']);
-    let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    match loopback || config.serve.allow_anonymous {
+    }
+    match config.serve.is_loopback() || config.serve.allow_anonymous {
         true => Ok(()),
         false => Err(Exit::Usage(format!(
             "serve.listen = {listen:?} is open beyond this machine without authentication; \

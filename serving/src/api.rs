@@ -9,15 +9,17 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bifold_config::Serve;
 use bifold_ledger::Ledger;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::catalog::{Catalog, ServedSource};
+use crate::guard::{Guard, guard};
 use crate::json;
 use crate::problem::Problem;
 use crate::snapshot::{AtLeast, answer, progress};
@@ -51,6 +53,7 @@ pub fn routes(catalog: Arc<Catalog>, options: Serve, create_topics: Option<i32>)
             Problem::method_not_allowed(method.as_str(), uri.path())
         })
         .layer(DefaultBodyLimit::max(MOST_BYTES))
+        .layer(middleware::from_fn_with_state(Arc::new(Guard::of(&options)), guard))
         .with_state(Arc::new(Api { catalog, options, create_topics }))
 }
 
@@ -218,15 +221,35 @@ async fn sources(State(api): State<Arc<Api>>) -> Result<Response, Problem> {
 struct AppendQuery {
     key: Option<String>,
     topic: Option<String>,
+    #[serde(default)]
+    validate: bool,
 }
 
 async fn append(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,
+    headers: HeaderMap,
     parameters: Result<Query<AppendQuery>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let body = read(body)?;
+    if !api.options.ingest {
+        return Err(Problem::forbidden(
+            "events are not taken over HTTP here (serve.ingest = false); produce to the topic",
+        ));
+    }
+    let mut body = read(body)?;
+    match headers.get(header::CONTENT_ENCODING).map(|encoding| encoding.to_str().unwrap_or_default()) {
+        None | Some("" | "identity") => {}
+        Some("gzip" | "x-gzip") => {
+            let unzip = tokio::task::spawn_blocking(move || events::unzipped(&body, MOST_BYTES));
+            body = unzip.await.map_err(|e| Problem::internal(e.to_string()))??.into();
+        }
+        Some(other) => {
+            return Err(Problem::bad_query(format!(
+                "Content-Encoding {other:?} is not understood; send gzip, or none"
+            )));
+        }
+    }
     let Query(parameters) = parameters.map_err(|e| Problem::bad_query(e.body_text()))?;
     let source = api.catalog.sources.get(&name).ok_or_else(|| Problem::unknown_source(&name))?;
     let topics = &source.source.topics;
@@ -238,15 +261,24 @@ async fn append(
     if let Some(key) = &parameters.key {
         source.source.check_key(key).map_err(Problem::bad_query)?;
     }
-    let records = events::records(&body, parameters.key.as_deref());
+    let (of, key, validate) = (Arc::clone(&source.source), parameters.key, parameters.validate);
+    // Splitting and decoding megabytes is no work for the threads that everybody waits for.
+    let prepared = tokio::task::spawn_blocking(move || {
+        let records = events::records(&body, &of);
+        let (records, rejected) = if validate { events::judged(records, &of) } else { (records, vec![]) };
+        let records: Vec<_> = records.into_iter().map(|(_, line)| events::record(line, key.as_deref())).collect();
+        (records, rejected)
+    });
+    let (records, rejected) = prepared.await.map_err(|e| Problem::internal(e.to_string()))?;
     if let Some(partitions) = api.create_topics {
         api.catalog.log.create_topic(&topic, partitions).await?;
     }
     let accepted = records.len();
     let offsets = api.catalog.log.append(&topic, records).await?;
-    let answer: Map<String, Value> =
-        [("accepted".to_string(), accepted.into()), ("offsets".to_string(), offsets.to_string().into())]
-            .into_iter()
-            .collect();
-    Ok(axum::Json(Value::Object(answer)).into_response())
+    let mut answer = json!({ "accepted": accepted, "offsets": offsets.to_string() });
+    if !validate {
+        return Ok(axum::Json(answer).into_response());
+    }
+    answer["rejected"] = rejected.into();
+    Ok((StatusCode::MULTI_STATUS, axum::Json(answer)).into_response())
 }

@@ -15,6 +15,7 @@ pub mod cache;
 pub mod catalog;
 mod clauses;
 mod events;
+mod guard;
 pub mod json;
 pub mod problem;
 pub mod snapshot;

@@ -58,6 +58,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "unknown-source", "There is no such source", detail)
     }
 
+    /// A request that is not admitted.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "The request is not admitted", detail)
+    }
+
     /// A path without anything.
     pub fn not_found(path: &str) -> Self {
         let detail = format!("there is nothing at {path}; see /v1/views and /v1/sources");

@@ -10,6 +10,7 @@ mod commands;
 mod configuration;
 mod decoding;
 mod http;
+mod ingest;
 mod services;
 mod store;
 mod values;

@@ -338,6 +338,13 @@ impl Service {
         send(HTTP.post(format!("{}{path}", self.url)).body(body))
     }
 
+    /// A request with these headers, and none of a client's own but `Host`.
+    pub fn ask_with(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Reply {
+        let method = method.parse().expect("a method");
+        let request = HTTP.request(method, format!("{}{path}", self.url)).body(body);
+        send(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)))
+    }
+
     /// `POST /v1/sql`, as it is.
     pub fn sql(&self, sql: &str, at_least: Option<&str>) -> Reply {
         sql_at(&self.url, sql, at_least)

@@ -71,6 +71,8 @@ pub const KEYS: &[Key] = &[
     key("serve.max_result_rows", Kind::Integer, "1000000"),
     key("serve.drain", Kind::Duration, "0s"),
     key("serve.allow_anonymous", Kind::Boolean, "false"),
+    key("serve.ingest", Kind::Boolean, "true"),
+    key("serve.cors", Kind::List, ""),
 ];
 
 /// The key of this name, or of the table that it stands in.

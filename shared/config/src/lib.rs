@@ -145,4 +145,17 @@ pub struct Serve {
     pub drain: Duration,
     /// Whether to serve beyond loopback without authentication.
     pub allow_anonymous: bool,
+    /// Whether events can be appended over HTTP.
+    pub ingest: bool,
+    /// Origins of web pages of others that may ask.
+    pub cors: Vec<String>,
+}
+
+impl Serve {
+    /// Whether it listens for this machine alone.
+    pub fn is_loopback(&self) -> bool {
+        let host = self.listen.rsplit_once(':').map_or(&*self.listen, |(host, _)| host);
+        let host = host.trim_matches(['[', ']']);
+        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
 }

@@ -141,6 +141,8 @@ fn typed(values: &Values) -> Result<Config, Error> {
             max_result_rows: values.integer("serve.max_result_rows", 1)?,
             drain: values.at_most("serve.drain", std::time::Duration::from_secs(20))?,
             allow_anonymous: values.boolean("serve.allow_anonymous")?,
+            ingest: values.boolean("serve.ingest")?,
+            cors: values.list("serve.cors"),
         },
     })
 }
