@@ -14,8 +14,27 @@ pub(crate) fn expressions(
     by_node(plan, |_| &rewrite)
 }
 
-/// The same, by what `rewrite` makes of the node that an expression belongs to.
+/// The same, from the outermost to the innermost: `rewrite` sees what is below as it was. To ask for the type of a function names all of its
+/// arguments, so a chain of operators that become functions from below costs the cube of its length.
+pub(crate) fn expressions_from_the_top(
+    plan: LogicalPlan,
+    rewrite: impl Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>,
+) -> Result<LogicalPlan> {
+    whole(plan, |_| |expr: Expr, schema: &DFSchema| expr.transform_down(|expr| rewrite(expr, schema)))
+}
+
+/// The same as [`expressions`], by what `rewrite` makes of the node that an expression belongs to.
 pub(crate) fn by_node<R>(plan: LogicalPlan, rewrite: impl Fn(&LogicalPlan) -> R) -> Result<LogicalPlan>
+where
+    R: Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>,
+{
+    whole(plan, |node| {
+        let rewrite = rewrite(node);
+        move |expr: Expr, schema: &DFSchema| expr.transform_up(|expr| rewrite(expr, schema))
+    })
+}
+
+fn whole<R>(plan: LogicalPlan, rewrite: impl Fn(&LogicalPlan) -> R) -> Result<LogicalPlan>
 where
     R: Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>,
 {
@@ -27,7 +46,7 @@ where
         let (names, rewrite) = (NamePreserver::new(&node), rewrite(&node));
         let rewritten = node.map_expressions(|expr| {
             let name = names.save(&expr);
-            let made = expr.transform_up(|expr| rewrite(expr, &schema))?;
+            let made = rewrite(expr, &schema)?;
             Ok(made.update_data(|expr| name.restore(expr)))
         })?;
         match &rewritten.data {

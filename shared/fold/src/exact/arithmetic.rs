@@ -16,7 +16,7 @@ pub(crate) struct Checked;
 
 impl AnalyzerRule for Checked {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        rewrite::expressions(plan, checked)
+        rewrite::expressions_from_the_top(plan, checked)
     }
 
     fn name(&self) -> &str {
