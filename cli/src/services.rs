@@ -12,7 +12,7 @@ use bifold_config::Config;
 use bifold_fold::live::{LiveAnswer, LiveRequest};
 use bifold_log::Log;
 use bifold_service::{Shutdown, StartLimit, bind, health_routes, install_metrics};
-use bifold_serving::{Catalog, SourceSpec, SpeedSource, speed_source};
+use bifold_serving::{Catalog, SourceSpec, SpeedSource, are_stuck, speed_source};
 use bifold_speed::{Folder, Live};
 
 use crate::args::{Common, Service};
@@ -67,7 +67,7 @@ pub(crate) async fn start_up(context: &Context, announce: Option<bool>) -> Resul
     let catalog = catalog(context, &log, vec![Arc::new(LocalSpeed(lives))])?;
     let create_topics = context.is_local().then_some(config.log.partitions);
     let api = bifold_serving::routes(catalog, config.serve.clone(), create_topics);
-    let routes = api.merge(health_routes(role.readiness.clone(), install_metrics()));
+    let routes = api.merge(health_routes(role.readiness.clone(), install_metrics(), are_stuck));
     role.serve(listener, routes);
     Ok(role)
 }
@@ -84,7 +84,7 @@ pub(crate) async fn collect(common: &Common, service: &Service) -> Result<(), Ex
     for source in &context.pipeline.sources {
         start_collector(&context, &mut role, &log, &source.name, limit)?;
     }
-    role.serve(listener, health_routes(role.readiness.clone(), metrics));
+    role.serve(listener, health_routes(role.readiness.clone(), metrics, || false));
     role.run_to_end().await
 }
 
@@ -103,7 +103,7 @@ pub(crate) async fn speed(common: &Common, service: &Service) -> Result<(), Exit
         lives.insert(source.name.clone(), live.clone());
         start_folder(&context, &mut role, &log, &source.name, limit, live)?;
     }
-    let routes = bifold_speed::http::routes(lives).merge(health_routes(role.readiness.clone(), metrics));
+    let routes = bifold_speed::http::routes(lives).merge(health_routes(role.readiness.clone(), metrics, || false));
     role.serve(listener, routes);
     role.run_to_end().await
 }
@@ -124,7 +124,7 @@ pub(crate) async fn serve(common: &Common, service: &Service) -> Result<(), Exit
     let component = role.readiness.component("serve");
     role.watch("serve", watch_store(Arc::clone(&catalog), component, limit, role.shutdown.clone()));
     let api = bifold_serving::routes(catalog, context.config.serve.clone(), None);
-    role.serve(listener, api.merge(health_routes(role.readiness.clone(), metrics)));
+    role.serve(listener, api.merge(health_routes(role.readiness.clone(), metrics, are_stuck)));
     role.run_to_end().await
 }
 
@@ -141,7 +141,7 @@ pub(crate) async fn batch(common: &Common, service: &Service) -> Result<(), Exit
     for source in &context.pipeline.sources {
         start_schedule(&context, &mut role, &source.name)?;
     }
-    role.serve(listener, health_routes(role.readiness.clone(), metrics));
+    role.serve(listener, health_routes(role.readiness.clone(), metrics, || false));
     role.run_to_end().await
 }
 

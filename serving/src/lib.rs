@@ -11,6 +11,7 @@
 //! Stateless: any number of replicas. An answer is exact for the coverage that it states.
 
 pub mod api;
+mod bounds;
 pub mod cache;
 pub mod catalog;
 mod clauses;
@@ -31,3 +32,4 @@ pub use catalog::{Catalog, SourceSpec};
 pub use events::key_of;
 pub use problem::Problem;
 pub use speed::{SpeedSource, speed_source};
+pub use threads::are_stuck;

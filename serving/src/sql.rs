@@ -11,6 +11,7 @@ use bifold_fold::{Engine, readable};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
+use datafusion::execution::TaskContext;
 use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::logical_expr::{Expr, LogicalPlan};
@@ -30,9 +31,9 @@ use crate::clauses::passed_over;
 use crate::problem::Problem;
 use crate::snapshot::{AtLeast, ViewAnswer, answer};
 use crate::sum::{Overflow, sum};
-use crate::threads::while_awaited;
+use crate::threads::{apart, while_awaited};
 use crate::warnings::Warning;
-use crate::{subqueries, warnings};
+use crate::{bounds, subqueries, warnings};
 
 /// The longest query: planning recurses once per operator of a chain, and the stack is finite.
 const MOST_BYTES: usize = 64 << 10;
@@ -68,8 +69,7 @@ pub struct Limits {
 /// # Errors
 /// What the query does wrong; what [`answer`] says; a limit.
 pub async fn query(catalog: &Catalog, sql: &str, at_least: &AtLeast, limits: Limits) -> Result<Answer, Problem> {
-    let statement = parse(sql)?;
-    let names = views_of(&statement)?;
+    let (statement, names) = within(limits.deadline, parsed(sql.to_string())).await??;
     for name in names.iter().filter(|name| is_file_name(name)) {
         if catalog.find(name).await.is_err() {
             return Err(Problem::bad_query(format!("{name:?} is a file: only views can be queried")));
@@ -88,14 +88,48 @@ pub async fn query(catalog: &Catalog, sql: &str, at_least: &AtLeast, limits: Lim
 /// # Errors
 /// What the query does wrong; a limit.
 pub async fn select(context: &SessionContext, sql: &str, limits: Limits) -> Result<Answer, Problem> {
-    Ok(run_in(context, parse(sql)?, limits).await?.1)
+    let (statement, _) = within(limits.deadline, parsed(sql.to_string())).await??;
+    Ok(run_in(context, statement, limits).await?.1)
+}
+
+/// Waits for work on a thread of its own, until `deadline`. After that it goes on, and costs nobody else.
+async fn within<T: Send + 'static>(
+    deadline: Instant,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Problem> {
+    match tokio::time::timeout_at(deadline.into(), apart(work)).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(e)) => Err(Problem::internal(format!("the query broke off: {e}"))),
+        Err(_) => Err(Problem::timeout("the query was not planned in time; ask for less at once")),
+    }
+}
+
+/// A statement that may be planned, and the views that it names.
+async fn parsed(sql: String) -> Result<(Statement, BTreeSet<String>), Problem> {
+    let statement = parse(&sql)?;
+    if let Statement::Statement(statement) = &statement {
+        bounds::check(statement)?;
+    }
+    let names = views_of(&statement)?;
+    Ok((statement, names))
 }
 
 async fn run_in(
     context: &SessionContext,
-    mut statement: Statement,
+    statement: Statement,
     limits: Limits,
 ) -> Result<(LogicalPlan, Answer), Problem> {
+    let (plan, frame) = within(limits.deadline, planned(context.clone(), statement)).await??;
+    let answered = collect(frame, limits.deadline, limits.rows).await?;
+    if answered.truncated {
+        let max_rows = limits.rows;
+        let detail = format!("more than {max_rows} rows (serve.max_result_rows); aggregate, filter or LIMIT");
+        return Err(Problem::limit(detail));
+    }
+    Ok((plan, answered))
+}
+
+async fn planned(context: SessionContext, mut statement: Statement) -> Result<(LogicalPlan, DataFrame), Problem> {
     let state = context.state();
     if let Statement::Statement(statement) = &mut statement {
         bifold_fold::sql::prepare(&mut **statement).map_err(unclear)?;
@@ -107,13 +141,7 @@ async fn run_in(
     options.verify_plan(&plan).map_err(|e| wrong(&e))?;
     refuse_equal_names(&plan)?;
     let frame = context.execute_logical_plan(plan.clone()).await.map_err(|e| wrong(&e))?;
-    let answered = collect(frame, limits.deadline, limits.rows).await?;
-    if answered.truncated {
-        let max_rows = limits.rows;
-        let detail = format!("more than {max_rows} rows (serve.max_result_rows); aggregate, filter or LIMIT");
-        return Err(Problem::limit(detail));
-    }
-    Ok((plan, answered))
+    Ok((plan, frame))
 }
 
 /// Runs a frame until `deadline`; `truncated` says that there are more than `max_rows`.
@@ -122,7 +150,8 @@ async fn run_in(
 /// The deadline, the memory limit, or DataFusion's failure.
 pub async fn collect(frame: DataFrame, deadline: Instant, max_rows: usize) -> Result<Answer, Problem> {
     let limited = frame.limit(0, Some(max_rows.saturating_add(1))).map_err(|e| wrong(&e))?;
-    let (schema, batches) = match tokio::time::timeout_at(deadline.into(), while_awaited(run(limited))).await {
+    let (task, plan) = within(deadline, physical(limited)).await?.map_err(|e| wrong(&e))?;
+    let (schema, batches) = match tokio::time::timeout_at(deadline.into(), while_awaited(run(plan, task))).await {
         Ok(Ok(done)) => done.map_err(|e| wrong(&e))?,
         Ok(Err(e)) => return Err(Problem::internal(format!("the query broke off: {e}"))),
         Err(_) => return Err(Problem::timeout("the query did not end in time; it was stopped")),
@@ -138,19 +167,26 @@ pub async fn collect(frame: DataFrame, deadline: Instant, max_rows: usize) -> Re
     Ok(Answer { schema, batches: cut.collect(), coverage: vec![], truncated, warnings: vec![] })
 }
 
-/// Runs a frame so that it can be stopped: a join that makes many rows of few yields between its batches, too.
-async fn run(frame: DataFrame) -> datafusion::error::Result<(SchemaRef, Vec<RecordBatch>)> {
+/// What a frame is executed by, so that it can be stopped: a join that makes many rows of few yields between its batches, too.
+async fn physical(frame: DataFrame) -> datafusion::error::Result<(Arc<TaskContext>, Arc<dyn ExecutionPlan>)> {
     let task = Arc::new(frame.task_ctx());
     let plan = frame.create_physical_plan().await?;
     let stoppable = plan.transform_up(|node| match node.children().len() {
         0 | 1 => Ok(Transformed::no(node)),
         _ => Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>)),
     })?;
+    Ok((task, stoppable.data))
+}
+
+async fn run(
+    plan: Arc<dyn ExecutionPlan>,
+    task: Arc<TaskContext>,
+) -> datafusion::error::Result<(SchemaRef, Vec<RecordBatch>)> {
     // The rows of the answer count, too.
     let held = MemoryConsumer::new("the answer").register(task.memory_pool());
     // Types are coerced only in the physical plan.
-    let schema = stoppable.data.schema();
-    let mut stream = execute_stream(stoppable.data, task)?;
+    let schema = plan.schema();
+    let mut stream = execute_stream(plan, task)?;
     let mut batches = vec![];
     while let Some(batch) = stream.next().await {
         let batch = batch?;

@@ -9,6 +9,7 @@ mod batch;
 mod commands;
 mod configuration;
 mod decoding;
+mod greedy;
 mod http;
 mod ingest;
 mod services;

@@ -275,6 +275,12 @@ pub fn sql_at(url: &str, sql: &str, at_least: Option<&str>) -> Reply {
     send(HTTP.post(format!("{url}/v1/sql")).body(body.to_string()))
 }
 
+/// The same of a query that has so many milliseconds.
+pub fn ask_within(url: &str, sql: &str, timeout_ms: u64) -> Reply {
+    let body = serde_json::json!({ "sql": sql, "timeout_ms": timeout_ms });
+    send(HTTP.post(format!("{url}/v1/sql")).body(body.to_string()))
+}
+
 /// An HTTP reply.
 pub struct Reply {
     pub status: u16,

@@ -118,7 +118,7 @@ impl Engine {
             .with_config(config)
             .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
             .with_runtime_env(runtime)
-            .with_analyzer_rule(Arc::new(exact::arithmetic::Checked))
+            .with_analyzer_rule(Arc::new(exact::arithmetic::Checked { memory }))
             .build();
         Ok(SessionContext::new_with_state(state))
     }

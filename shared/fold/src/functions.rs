@@ -7,7 +7,7 @@ mod corr;
 mod extremes;
 mod moments;
 pub(crate) mod or_null;
-mod size;
+pub(crate) mod size;
 mod tumble;
 mod two;
 mod windows;

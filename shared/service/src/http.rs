@@ -63,12 +63,18 @@ pub fn install_metrics() -> PrometheusHandle {
     handle
 }
 
-/// `/healthz`, `/readyz` and `/metrics`.
-pub fn health_routes(readiness: Readiness, metrics: PrometheusHandle) -> Router {
+/// `/healthz`, `/readyz` and `/metrics`. `stuck` says that only a restart helps.
+pub fn health_routes(readiness: Readiness, metrics: PrometheusHandle, stuck: fn() -> bool) -> Router {
+    let health = move || async move {
+        match stuck() {
+            false => (StatusCode::OK, "ok"),
+            true => (StatusCode::SERVICE_UNAVAILABLE, "queries keep all of their threads"),
+        }
+    };
     let ready = move || async move { ready(&readiness) };
     let text = "text/plain; version=0.0.4; charset=utf-8";
     Router::new()
-        .route("/healthz", get(|| async { "ok" }))
+        .route("/healthz", get(health))
         .route("/readyz", get(ready))
         .route("/metrics", get(move || async move { ([(header::CONTENT_TYPE, text)], scrape(&metrics)) }))
 }

@@ -42,7 +42,18 @@ pub(crate) fn function(call: ScalarFunction) -> Expr {
 
 /// A function that fails, as the original does, and also where what a batch asks for is more than memory should hold.
 pub(super) fn bounded(original: Arc<ScalarUDF>) -> ScalarUDF {
-    ScalarUDF::from(OrNull::of(original, Failing::Fails))
+    ScalarUDF::from(OrNull::of(original, Failing::Fails { most: size::MOST_TOGETHER }))
+}
+
+/// The call of a function that is [`bounded`], with another bound. None of any other.
+pub(crate) fn bounded_by(call: &ScalarFunction, most: u64) -> Option<Expr> {
+    let Some(OrNull { original: Original::Function(original), failing: Failing::Fails { .. }, .. }) =
+        call.func.inner().downcast_ref::<OrNull>()
+    else {
+        return None;
+    };
+    let bounded = OrNull::of(Arc::clone(original), Failing::Fails { most });
+    Some(Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(ScalarUDF::from(bounded)), call.args.clone())))
 }
 
 /// An operator's expression, total.
@@ -50,9 +61,9 @@ pub(crate) fn operator(expr: BinaryExpr) -> Expr {
     of_operator(expr, Failing::IsNull)
 }
 
-/// An operator's expression, which fails where its result is beyond its type.
-pub(crate) fn checked(expr: BinaryExpr) -> Expr {
-    of_operator(expr, Failing::Fails)
+/// An operator's expression, which fails where its result is beyond its type, or a batch of them beyond `most` bytes.
+pub(crate) fn checked(expr: BinaryExpr, most: u64) -> Expr {
+    of_operator(expr, Failing::Fails { most })
 }
 
 fn of_operator(BinaryExpr { left, op, right }: BinaryExpr, failing: Failing) -> Expr {
@@ -84,8 +95,11 @@ struct OrNull {
 enum Failing {
     /// NULL: in views.
     IsNull,
-    /// A failure: in queries.
-    Fails,
+    /// A failure: in queries. So is what asks for more than so many bytes or elements in a batch.
+    Fails {
+        /// The most.
+        most: u64,
+    },
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -120,7 +134,7 @@ impl OrNull {
     fn attempt(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let bound = match self.failing {
             Failing::IsNull => size::Bound::Each,
-            Failing::Fails => size::Bound::Together { rows: args.number_rows },
+            Failing::Fails { most } => size::Bound::Together { rows: args.number_rows, most },
         };
         size::check(self.name(), &args.args, bound)?;
         without_panic(|| match &self.original {
@@ -260,7 +274,7 @@ impl ScalarUDFImpl for OrNull {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         match (self.attempt(args.clone()), self.failing) {
             (Ok(value), _) => return Ok(value),
-            (Err(failure), Failing::Fails) => return Err(failure),
+            (Err(failure), Failing::Fails { .. }) => return Err(failure),
             (Err(_), Failing::IsNull) => {}
         }
         if args.args.iter().all(|value| matches!(value, ColumnarValue::Scalar(_))) {

@@ -15,11 +15,17 @@ pub(crate) const LONGEST: i64 = 1 << 16;
 const LONGEST_AT_MOST: i64 = 1 << 26;
 
 /// The functions that are judged.
-pub(super) const JUDGED: [&str; 11] = [
+pub(super) const JUDGED: [&str; 17] = [
+    "array_append",
+    "array_concat",
+    "array_prepend",
     "array_repeat",
     "array_resize",
     "array_to_string",
+    "concat",
+    "concat_ws",
     "generate_series",
+    "levenshtein",
     "lpad",
     "range",
     "regexp_replace",
@@ -38,11 +44,27 @@ pub(super) enum Bound {
     Together {
         /// The rows of the batch.
         rows: usize,
+        /// The most bytes or elements.
+        most: u64,
     },
 }
 
-/// The most bytes or elements that a batch of a query may ask for.
-const MOST_TOGETHER: i128 = 1 << 26;
+/// The most bytes or elements that a call of a query may ask for in a batch, if the query's memory has room for them.
+pub(crate) const MOST_TOGETHER: u64 = 1 << 26;
+/// The least that each of many calls has.
+const LEAST_TOGETHER: u64 = 1 << 16;
+/// The most pairs of characters that a call compares in a batch: seconds.
+const MOST_PAIRS: i128 = 1 << 32;
+
+/// What each of so many calls may ask for in a batch, of a query with so much memory: together they take half of it.
+pub(crate) fn share(memory: u64, calls: u64) -> u64 {
+    (memory / 2 / calls.max(1)).clamp(LEAST_TOGETHER, MOST_TOGETHER)
+}
+
+/// Whether the results of a function, or of the operator `||`, are judged.
+pub(crate) fn is_judged(name: &str) -> bool {
+    name == "||" || JUDGED.contains(&name)
+}
 
 /// Fails if a row of a call asks for too much.
 pub(super) fn check(function: &str, args: &[ColumnarValue], bound: Bound) -> Result<()> {
@@ -62,6 +84,16 @@ pub(super) fn check(function: &str, args: &[ColumnarValue], bound: Bound) -> Res
         }
         ("array_to_string", [list, between, ..]) => {
             at_most(function, LONGEST_AT_MOST, lengths(list)?, lengths(between)?)
+        }
+        ("levenshtein", [one, other]) => pairs(lengths(one)?, lengths(other)?, bound),
+        // Of an event's own values they make nothing large.
+        ("concat" | "concat_ws" | "||" | "array_append" | "array_concat" | "array_prepend", args)
+            if matches!(bound, Bound::Together { .. }) =>
+        {
+            let lengths = args.iter().map(lengths).collect::<Result<Vec<_>>>()?;
+            let rows = lengths.iter().map(Vec::len).max().unwrap_or(0);
+            let row = |row: usize| lengths.iter().filter_map(|of| at(of, row)).sum();
+            judge(function, (0..rows).map(row), rows, LONGEST, bound)
         }
         ("range" | "generate_series", [to]) => series(function, one(), numbers(to)?, one()),
         ("range" | "generate_series", [from, to]) => series(function, numbers(from)?, numbers(to)?, one()),
@@ -88,6 +120,10 @@ fn at_most(function: &str, most: i64, length: Numbers, times: Numbers, bound: Bo
     judge(function, asked, rows, most, bound)
 }
 
+fn makes_elements(function: &str) -> bool {
+    matches!(function, "range" | "generate_series") || function.starts_with("array_") && function != "array_to_string"
+}
+
 /// Judges what each row asks for.
 fn judge(function: &str, asked: impl Iterator<Item = i128>, rows: usize, most: i64, bound: Bound) -> Result<()> {
     match bound {
@@ -98,20 +134,41 @@ fn judge(function: &str, asked: impl Iterator<Item = i128>, rows: usize, most: i
                 }
             }
         }
-        Bound::Together { rows: all } => {
+        Bound::Together { rows: all, most: most_together } => {
             // One row of constants stands for all.
             let times = if rows == 1 { all.max(1) as i128 } else { 1 };
-            let together = asked.map(|asked| asked.max(0)).sum::<i128>() * times;
+            // An element takes eight bytes, and more where it is a text.
+            let width = if makes_elements(function) { 8 } else { 1 };
+            let together = asked.map(|asked| asked.max(0)).sum::<i128>() * times * width;
             // Few of the replacements that are possible happen.
             let together = if most == LONGEST_AT_MOST { together / 64 } else { together };
-            if together > MOST_TOGETHER {
-                return resources_err!(
-                    "{function} asks for {together} bytes or elements at once; the most is {MOST_TOGETHER}"
-                );
+            if together > i128::from(most_together) {
+                return resources_err!("{function} asks for {together} bytes at once; the most is {most_together}");
             }
         }
     }
     Ok(())
+}
+
+/// Texts that are compared character by character with each other.
+fn pairs(one: Numbers, other: Numbers, bound: Bound) -> Result<()> {
+    let rows = one.len().max(other.len());
+    let mut all = (0..rows).filter_map(|row| Some(at(&one, row)? * at(&other, row)?));
+    let (asked, most) = match bound {
+        Bound::Each => (all.max().unwrap_or(0), MOST_PAIRS / 4),
+        Bound::Together { rows: of_constants, .. } if rows == 1 => {
+            (all.next().unwrap_or(0) * of_constants.max(1) as i128, MOST_PAIRS)
+        }
+        Bound::Together { .. } => (all.sum(), MOST_PAIRS),
+    };
+    match (asked > most, bound) {
+        (false, _) => Ok(()),
+        // NULL for this event.
+        (true, Bound::Each) => exec_err!("levenshtein compares {asked} pairs of characters; the most is {most}"),
+        (true, Bound::Together { .. }) => {
+            resources_err!("levenshtein compares {asked} pairs of characters; the most is {most}")
+        }
+    }
 }
 
 /// A series of numbers or of times.
