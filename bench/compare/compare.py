@@ -218,7 +218,7 @@ def topic_bifold(bench, topic, events):
     bench.pipeline(folder, topic)
     started = time.monotonic()
     speed, address = bench.service(folder, "speed")
-    wait_until("bifold speed", lambda: (metric(address, "bifold_folded_events") or 0) >= events)
+    wait_until("bifold speed", lambda: (metric(address, "bifold_folded_events_total") or 0) >= events)
     fields = Path(f"/proc/{speed.pid}/stat").read_text().rsplit(")", 1)[1].split()
     status = Path(f"/proc/{speed.pid}/status").read_text()
     figures = {

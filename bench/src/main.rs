@@ -141,7 +141,7 @@ fn follow(speed: &mut Child, events: usize) -> Result<(f64, f64, BTreeMap<String
     let url = ready["url"].as_str().context("a url")?.to_string();
     let address = url.trim_start_matches("http://").to_string();
     loop {
-        let folded = metric(&address, "bifold_folded_events")?;
+        let folded = metric(&address, "bifold_folded_events_total")?;
         if folded >= events as f64 {
             let threads = cpu_by_thread(speed.id())?;
             return Ok((threads.values().sum(), started.elapsed().as_secs_f64(), threads));

@@ -290,7 +290,7 @@ fn refuse_local_log(context: &Context, role: &str) -> Result<(), Exit> {
 /// Beyond loopback there has to be authentication, or the word that there need not be.
 fn refuse_open_listener(config: &Config) -> Result<(), Exit> {
     let listen = &config.serve.listen;
-    if !listen.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+    if listen.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
         return Err(Exit::Usage(format!(
             "serve.listen = {listen:?} is no address; write HOST:PORT, such as 127.0.0.1:7070"
         )));

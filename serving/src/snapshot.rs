@@ -200,6 +200,7 @@ async fn answer_source(
             let live: Vec<_> = joined.units.iter().map(|unit| (&unit.ranges, unit.holes.as_slice())).collect();
             let seen = std::iter::once(cover.seen.as_ref()).chain(joined.units.iter().map(|unit| unit.seen.as_ref()));
             let beside = (Seen::of_all(seen), ledger.holes(cover, &live));
+            let newest = newest.max(cover.newest_event_us);
             let coverage = coverage(&view, cover, &ledger, &frontier, newest, &beside);
             answers.insert(name.clone(), ViewAnswer { view, rows, coverage });
         }

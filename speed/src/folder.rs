@@ -257,7 +257,8 @@ impl Folder {
                         self.live.offer(&epoch);
                     }
                     let folded = ledger.events_folded + epoch.events;
-                    metrics::counter!("bifold_folded_events", "source" => self.source.name.clone()).absolute(folded);
+                    metrics::counter!("bifold_folded_events_total", "source" => self.source.name.clone())
+                        .absolute(folded);
                 }
                 Err(error @ (bifold_log::Error::OutOfRange { .. } | bifold_log::Error::Truncated { .. })) => {
                     going.trouble = Some(error.to_string());

@@ -438,11 +438,18 @@ fn top_says_what_runs_as_json_where_nobody_watches() {
 #[test]
 fn a_batch_run_says_which_views_nothing_folds_yet() {
     let case = one_partition(COUNTS);
-    drop(up(&case));
+    let mut service = up(&case);
+    let offsets = case.produce(&service, "e", &LINES);
+    answer(&service, "SELECT * FROM v", &offsets);
+    assert_eq!(service.terminate(), Some(0));
     case.write_pipeline(&format!("{COUNTS} CREATE MATERIALIZED VIEW later AS SELECT count(*) AS n FROM e;"));
+    // Somebody folded a moment ago, and may do so again.
     let done = case.run(&["batch", "run"]);
     assert_eq!(done.code, Some(0), "{}", done.stderr);
     assert!(done.stderr.contains("view later: nothing to do, for nothing folds it yet"), "{}", done.stderr);
+    // Nobody does: the run declares it, and builds it.
+    let done = case.run_with(&["batch", "run", "--output", "json"], &[("BIFOLD_BATCH__LEAP_AFTER", "0s")], b"");
+    assert!(done.json().iter().any(|report| report["view"] == "later" && report["mode"] == "full"), "{}", done.stdout);
 }
 
 #[test]

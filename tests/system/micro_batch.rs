@@ -8,7 +8,7 @@ use crate::harness::{Case, Service, brokers};
 use crate::restart::Roles;
 use crate::roles::entries;
 
-const PIPELINE: &str = "CREATE TABLE e (n BIGINT) WITH (connector = 'kafka', topic = '{topic}', format = 'json'); \
+const PIPELINE: &str = "CREATE TABLE e (n BIGINT, t TIMESTAMP, WATERMARK FOR t AS t) WITH (connector = 'kafka', topic = '{topic}', format = 'json'); \
     CREATE MATERIALIZED VIEW total AS SELECT count(*) AS c, sum(n) AS s FROM e;";
 
 fn case() -> Option<Case> {
@@ -22,8 +22,12 @@ fn case() -> Option<Case> {
 }
 
 fn send(case: &Case, numbers: std::ops::Range<usize>) {
-    let record = |i: usize| (Some(format!("key{i}").into_bytes()), Some(format!("{{\"n\":{i}}}").into_bytes()));
+    let record = |i: usize| (Some(format!("key{i}").into_bytes()), Some(event(i).into_bytes()));
     case.produce_to(&case.topic, numbers.map(record));
+}
+
+fn event(i: usize) -> String {
+    format!("{{\"n\":{i},\"t\":\"2026-01-01T00:{:02}:{:02}Z\"}}", i / 60, i % 60)
 }
 
 fn archived(case: &Case) -> i64 {
@@ -63,6 +67,8 @@ fn collect_and_batch_runs_alone_make_progress_and_speed_comes_later() {
         batch_run(&case, &[]);
         assert_eq!(total(&serve), of(end));
         verify(&case, &serve, "without speed");
+        let watermark = serve.sql("SELECT * FROM total", None).json()["coverage"][0]["watermark"].clone();
+        assert_eq!(watermark, format!("2026-01-01T00:{:02}:{:02}Z", (end - 1) / 60, (end - 1) % 60));
     }
     // On a schedule, with a collector that is killed meanwhile.
     let mut schedule = scheduled(&case);

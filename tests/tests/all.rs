@@ -6,6 +6,7 @@
 //! - [`refused`]: docs/reference/sql.md says why a statement is refused
 //! - [`edges`]: which crate may depend on which, and where unsafe code may stand
 
+mod dockerfile;
 mod edges;
 mod law;
 mod metrics;

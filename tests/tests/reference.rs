@@ -62,6 +62,7 @@ fn every_path_and_every_problem_is_documented() {
         let (name, rest) = call.split_once(", \"")?;
         let status = match name {
             "BAD_REQUEST" => 400,
+            "FORBIDDEN" => 403,
             "NOT_FOUND" => 404,
             "METHOD_NOT_ALLOWED" => 405,
             "PAYLOAD_TOO_LARGE" => 413,

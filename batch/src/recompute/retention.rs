@@ -52,7 +52,9 @@ impl Recompute {
             (Mode::Full, Some(base)) => Times { newest_us: base.newest_event_us, kept_from_us: base.kept_from_us },
             _ => Times { newest_us: state.newest_event_us, kept_from_us: state.kept_from_us },
         };
-        let goes_by_it = view.retention_us.is_some() || self.source.archive_retention_us.is_some();
+        // What was never folded has its newest time from here alone.
+        let leaps = || part.to.iter().any(|(at, to)| to > ledger.folded.or_zero(at));
+        let goes_by_it = view.retention_us.is_some() || self.source.archive_retention_us.is_some() || leaps();
         if !goes_by_it || view.source.event_time.is_none() {
             return Ok(before);
         }

@@ -29,6 +29,8 @@ pub struct Cover {
     pub holes: Vec<Number>,
     /// From which time on the answer holds groups, in microseconds since 1970. None: all.
     pub kept_from_us: Option<i64>,
+    /// The newest event time below the boundary, where the batch run that published it noted one.
+    pub newest_event_us: Option<i64>,
     /// What the positions up to the frontier hold beside the states. None where an entry does not know.
     pub seen: Option<Seen>,
 }
@@ -100,7 +102,8 @@ impl Ledger {
         let batch = if state.published.is_some() { state.seen.as_deref() } else { Some(&nothing) };
         let seen = Seen::of_all(std::iter::once(batch).chain(units.iter().map(|unit| unit.seen.as_deref())));
         let (version, number, kept_from_us) = (version.clone(), self.number, state.kept_from_us);
-        Ok(Cover { version, number, boundary, runs, units, frontier, holes, kept_from_us, seen })
+        let newest_event_us = state.newest_event_us;
+        Ok(Cover { version, number, boundary, runs, units, frontier, holes, kept_from_us, newest_event_us, seen })
     }
 
     /// What an answer leaves out, and what it still counts though it is lost or quarantined (rule 21): the batch view and the

@@ -60,7 +60,22 @@ pub fn install_metrics() -> PrometheusHandle {
     if metrics::set_global_recorder(recorder).is_err() {
         tracing::debug!("metrics are collected already");
     }
+    describe_metrics();
     handle
+}
+
+/// Says of every metric what its reference says.
+fn describe_metrics() {
+    for row in include_str!("../../../docs/reference/metrics.md").lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let [_, name, kind, _, what, ..] = cells[..] else { continue };
+        let (name, what) = (name.trim_matches('`').to_string(), what.replace('`', ""));
+        match kind {
+            "counter" => metrics::describe_counter!(name, what),
+            "gauge" => metrics::describe_gauge!(name, what),
+            _ => metrics::describe_histogram!(name, what),
+        }
+    }
 }
 
 /// `/healthz`, `/readyz` and `/metrics`. `stuck` says that only a restart helps.
@@ -81,8 +96,7 @@ pub fn health_routes(readiness: Readiness, metrics: PrometheusHandle, stuck: fn(
 
 /// Everything collected, with the process's own memory, CPU time and files as of now.
 fn scrape(metrics: &PrometheusHandle) -> String {
-    process::measure();
-    metrics.render()
+    metrics.render() + &process::text()
 }
 
 fn ready(readiness: &Readiness) -> Response {

@@ -3,14 +3,20 @@
 
 /// Ticks of `/proc/self/stat` a second: Linux has had 100 for user space on every architecture for twenty years.
 const TICKS: f64 = 100.0;
-/// Sets the gauges to what they are now.
-pub(crate) fn measure() {
+
+/// What they are now, in Prometheus' text format: counters of the library are whole numbers, and seconds are not.
+pub(crate) fn text() -> String {
+    let mut text = String::new();
     if let Some(bytes) = resident_bytes() {
-        metrics::gauge!("process_resident_memory_bytes").set(bytes);
+        text +=
+            "# HELP process_resident_memory_bytes memory of the process\n# TYPE process_resident_memory_bytes gauge\n";
+        text += &format!("process_resident_memory_bytes {bytes}\n");
     }
     if let Some(seconds) = cpu_seconds() {
-        metrics::gauge!("process_cpu_seconds_total").set(seconds);
+        text += "# HELP process_cpu_seconds_total CPU time of the process\n# TYPE process_cpu_seconds_total counter\n";
+        text += &format!("process_cpu_seconds_total {seconds}\n");
     }
+    text
 }
 
 /// `VmRSS`, which the kernel says in kB.

@@ -148,7 +148,7 @@ fn status(
             partitions,
             lag_collect: lag("collect"),
             lag_speed: lag("speed"),
-            events_per_second: rate("bifold_folded_events", Some(&of)),
+            events_per_second: rate("bifold_folded_events_total", Some(&of)),
             freshness_seconds: sum("bifold_folded_timestamp_seconds").filter(|at| *at > 0.0).map(age),
             epochs: sum("bifold_epochs_total"),
             epoch_events: sum("bifold_epoch_events"),
@@ -239,7 +239,7 @@ mod tests {
         bifold_lag_offsets{source=\"shop\",topic=\"shop\",partition=\"0\",role=\"speed\"} 3\n\
         bifold_lag_offsets{source=\"shop\",topic=\"shop\",partition=\"1\",role=\"speed\"} 4\n\
         bifold_lag_offsets{source=\"shop\",topic=\"shop\",partition=\"1\",role=\"collect\"} 10\n\
-        bifold_folded_events{source=\"shop\"} 500\n\
+        bifold_folded_events_total{source=\"shop\"} 500\n\
         process_resident_memory_bytes 1000\n";
 
     #[test]

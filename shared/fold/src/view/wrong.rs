@@ -94,14 +94,66 @@ fn near_function(state: &SessionState, name: &str) -> String {
     if state.window_functions().contains_key(name) {
         return "it is a window function: use it in the query of the view".to_string();
     }
+    if let Some(here) = known_elsewhere(name) {
+        return format!("write {here}");
+    }
     let known = state.aggregate_functions().keys().chain(state.scalar_functions().keys());
     // The marker of casts is nobody's to call.
     let known = known.filter(|known| !known.starts_with('_'));
     // Of equally near names the first by the alphabet, not by chance.
-    match known.min_by_key(|known| (strsim::damerau_levenshtein(known, name), *known)) {
-        Some(nearest) => format!("the nearest function is {nearest}"),
-        None => "use a function of DataFusion's SQL".to_string(),
+    let distance = |known: &str| strsim::damerau_levenshtein(known, &name.to_lowercase());
+    match known.min_by_key(|known| (distance(known), *known)) {
+        // A name that has little in common with it says nothing of what was meant.
+        Some(nearest) if distance(nearest) <= 1 + name.len() / 4 => format!("the nearest function is {nearest}"),
+        _ => "docs/guide/views.md and docs/reference/sql.md name what there is".to_string(),
     }
+}
+
+/// What other systems' functions are called here. None where the name says nothing.
+fn known_elsewhere(name: &str) -> Option<String> {
+    let lower = name.to_lowercase();
+    if let Some(unit) = lower.strip_prefix("tostartof") {
+        let unit = unit.trim_end_matches("interval");
+        let known = ["second", "minute", "hour", "day", "week", "month", "quarter", "year"];
+        return Some(match known.iter().find(|known| unit.starts_with(**known)) {
+            Some(unit) => format!("date_trunc('{unit}', time)"),
+            None => "date_bin(INTERVAL '5 minutes', time)".to_string(),
+        });
+    }
+    let here = match &*lower {
+        "time_bucket" | "time_floor" | "timebucket" | "datetrunc" => {
+            "date_bin(INTERVAL '1 minute', time), or date_trunc('minute', time)"
+        }
+        "tumble_start" | "tumblingwindow" | "window" => "tumble(time, INTERVAL '1 minute')",
+        "uniq"
+        | "uniqcombined"
+        | "uniqcombined64"
+        | "uniqhll12"
+        | "hll"
+        | "hll_count"
+        | "approx_count_distinct"
+        | "distinctcounthll" => "approx_distinct(x)",
+        "uniqexact" | "distinctcount" | "count_distinct" => "count(DISTINCT x)",
+        "countif" => "count(*) FILTER (WHERE condition)",
+        "sumif" => "sum(x) FILTER (WHERE condition)",
+        "avgif" => "avg(x) FILTER (WHERE condition)",
+        "quantile" | "percentile" | "percentiletdigest" | "approx_percentile" | "approx_quantile" => {
+            "approx_percentile_cont(0.95) WITHIN GROUP (ORDER BY x)"
+        }
+        "last" | "argmax" | "max_by" | "latest" | "latest_by_offset" => "last_value(x ORDER BY time)",
+        "first" | "any" | "any_value" | "argmin" | "min_by" | "earliest" | "earliest_by_offset" => {
+            "first_value(x ORDER BY time)"
+        }
+        "grouparray" | "collect_list" | "listagg" => "array_agg(x ORDER BY time)",
+        "group_concat" => "string_agg(x, ',' ORDER BY time)",
+        "ifnull" | "isnull" | "nvl2" => "coalesce(x, y)",
+        "iif" | "multiif" => "CASE WHEN condition THEN x ELSE y END",
+        "len" | "lengthutf8" => "length(x)",
+        "from_unixtime" | "fromunixtimestamp" => "to_timestamp(x)",
+        "stddev_sample" | "std" | "stddevsamp" => "stddev(x)",
+        _ => return None,
+    };
+    Some(here.to_string())
 }
 
 fn columns_of(source: &Source) -> String {

@@ -484,7 +484,10 @@ async fn unknown_names_come_with_the_nearest() {
             "the column is \"channel\": leave out what stands before it",
         ),
         ("SELECT §summ(added) AS n FROM wikipedia", "there is no aggregate or function \"summ\"", "the nearest function is sum"),
-        ("SELECT sum(§absolute(added)) AS n FROM wikipedia", "there is no aggregate or function \"absolute\"", "the nearest function is "),
+        ("SELECT sum(§absolute(added)) AS n FROM wikipedia", "there is no aggregate or function \"absolute\"", "docs/guide/views.md and docs/reference/sql.md name what there is"),
+        ("SELECT §toStartOfMinute(time) AS m FROM wikipedia", "there is no aggregate or function \"tostartofminute\"", "write date_trunc('minute', time)"),
+        ("SELECT §uniq(user) AS m FROM wikipedia", "there is no aggregate or function \"uniq\"", "write approx_distinct(x)"),
+        ("SELECT §countIf(isRobot) AS m FROM wikipedia", "there is no aggregate or function \"countif\"", "write count(*) FILTER"),
         (
             "SELECT §hop(time, INTERVAL '1 minute', INTERVAL '5 minutes') AS w, count(*) AS n FROM wikipedia GROUP BY 1",
             "there is no aggregate or function \"hop\"",
