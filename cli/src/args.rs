@@ -85,6 +85,11 @@ pub(crate) enum Command {
     /// An upgrade of bifold changes no answer: a view keeps the dialect that it was declared under. This moves it on; the version
     /// before answers until a batch run has built the new one.
     Upgrade(Upgrade),
+    /// List the files that hold a source's archive, or its batch views, now
+    ///
+    /// Other tools read the archive's Parquet by this list: by a pattern of names they would read rows twice, once in files that were
+    /// joined into another one and are not deleted yet.
+    Files(Files),
     /// List the records of a source that could not be decoded, with reason and bytes
     DeadLetters(DeadLetters),
     /// Leave a range of offsets out of every view, or end that; without a range, list what is left out
@@ -235,6 +240,30 @@ pub(crate) struct DeadLetters {
     pub(crate) source: String,
     #[command(flatten)]
     pub(crate) shot: OneShot,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Files {
+    /// The source
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+    /// Of which layer
+    #[arg(long, value_enum, default_value = "archive")]
+    pub(crate) layer: Layer,
+    /// One line for DuckDB's read_parquet: ['…', '…'], without dead letters
+    #[arg(long)]
+    pub(crate) list: bool,
+    #[command(flatten)]
+    pub(crate) shot: OneShot,
+}
+
+/// What files hold.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layer {
+    /// Decoded rows with their original bytes.
+    Archive,
+    /// States of batch views.
+    View,
 }
 
 #[derive(Args, Debug)]

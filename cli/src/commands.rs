@@ -6,6 +6,7 @@ pub(crate) mod changes;
 pub(crate) mod check;
 pub(crate) mod dead_letters;
 pub(crate) mod demo;
+pub(crate) mod files;
 pub(crate) mod plan;
 pub(crate) mod produce;
 pub(crate) mod query;

@@ -66,6 +66,7 @@ async fn run(arguments: Arguments) -> Result<(), Exit> {
         Command::Check(check) => commands::check::run(&common, check).await,
         Command::Plan(shot) => commands::plan::run(&common, shot).await,
         Command::Upgrade(upgrade) => commands::upgrade::run(&common, upgrade).await,
+        Command::Files(files) => commands::files::run(&common, files).await,
         Command::DeadLetters(letters) => commands::dead_letters::run(&common, letters).await,
         Command::Quarantine(command) => commands::changes::quarantine(&common, command).await,
         Command::AcceptLoss(command) => commands::changes::accept_loss(&common, command).await,

@@ -15,6 +15,7 @@ mod bounds;
 pub mod cache;
 pub mod catalog;
 mod clauses;
+mod collected;
 mod events;
 mod guard;
 pub mod json;

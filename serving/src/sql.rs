@@ -33,7 +33,7 @@ use crate::snapshot::{AtLeast, ViewAnswer, answer};
 use crate::sum::{Overflow, sum};
 use crate::threads::{apart, while_awaited};
 use crate::warnings::Warning;
-use crate::{bounds, subqueries, warnings};
+use crate::{bounds, collected, subqueries, warnings};
 
 /// The longest query: planning recurses once per operator of a chain, and the stack is finite.
 const MOST_BYTES: usize = 64 << 10;
@@ -221,6 +221,7 @@ pub fn context_with<'a>(
 ) -> Result<SessionContext, Problem> {
     let context = engine.query_context(memory).map_err(|e| Problem::internal(e.to_string()))?;
     context.register_udaf(sum());
+    collected::all(memory).into_iter().for_each(|function| context.register_udaf(function));
     for (name, schema, rows) in tables {
         let fields = schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));

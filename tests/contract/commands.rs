@@ -808,3 +808,62 @@ fn plan_says_what_starting_a_pipeline_would_do() {
     case.write_pipeline(&text("k TEXT, n BIGINT", "", view));
     assert_eq!(plan(0)[0]["action"], "none");
 }
+
+#[test]
+fn files_names_what_counts_also_while_files_are_joined() {
+    let case = one_partition(COUNTS);
+    let up = crate::support::up_with(
+        &case,
+        &[("BIFOLD_BATCH__COMPACT_FILES", "2"), ("BIFOLD_COLLECT__FLUSH_INTERVAL", "50ms")],
+    );
+    let listed = || {
+        let rows = case.run(&["files", "e", "--output", "json"]).json();
+        assert!(rows.iter().all(|row| row["layer"] == "archive" && row["kind"] == "rows"), "{rows:?}");
+        for row in &rows {
+            let path = row["path"].as_str().expect("a path");
+            if crate::harness::test_store().is_none() {
+                let bytes = std::fs::metadata(path).unwrap_or_else(|e| panic!("{path}: {e}")).len();
+                assert_eq!(Some(bytes), row["bytes"].as_u64(), "{path}");
+            }
+        }
+        (rows.len(), rows.iter().filter_map(|row| row["rows"].as_u64()).sum::<u64>())
+    };
+    let mut events = 0;
+    let mut most = 0;
+    for _ in 0..6 {
+        let offsets = case.produce(&up, "e", &LINES);
+        answer(&up, "SELECT * FROM v", &offsets);
+        events += LINES.len() as u64;
+        up.wait("it is archived", |_| listed().1 == events);
+        most = most.max(listed().0);
+    }
+    // Some were joined, and every row stands in the list once.
+    up.wait("files are joined", |_| listed().0 < 4);
+    assert_eq!(listed().1, events);
+    let list = case.run(&["files", "e", "--list"]).stdout;
+    assert!(
+        list.starts_with("['") && list.trim_end().ends_with("']") && list.matches(".parquet'").count() == listed().0,
+        "{list}"
+    );
+    case.run(&["batch", "run", "--at-least", "latest", "--url", &up.url]);
+    let views = case.run(&["files", "e", "--layer", "view", "--output", "json"]).json();
+    assert_eq!((&views[0]["view"], &views[0]["kind"]), (&json!("v"), &json!("states")), "{views:?}");
+    case.run(&["files", "nope"]).fails(2, &["nope"]);
+}
+
+#[test]
+fn views_of_a_url_are_those_of_that_server() {
+    let case = one_partition(COUNTS);
+    let up = up(&case);
+    let offsets = case.produce(&up, "e", &LINES);
+    answer(&up, "SELECT * FROM v", &offsets);
+    let nowhere = case.path("nowhere");
+    let arguments = ["views", "--url", &up.url, "--data-dir", nowhere.to_str().expect("a path"), "--output", "json"];
+    let rows = case.run(&arguments).json();
+    assert_eq!(
+        (&rows[0]["view"], &rows[0]["state"], &rows[0]["folded"]),
+        (&json!("v"), &json!("ready"), &json!(offsets)),
+        "{rows:?}"
+    );
+    case.run(&["views", "--url", "http://127.0.0.1:1"]).fails(1, &["no server answers"]);
+}

@@ -78,6 +78,8 @@ fn functions_that_compute_for_long_or_make_large_values_are_refused() {
         format!("SELECT length({}) AS x FROM v", vec!["repeat(s, 100000)"; 50].join(" || ")),
         format!("SELECT array_length(array_concat({})) AS x FROM v", many("range(67000000)", 20)),
         "SELECT length(replace(repeat('x', 60000000), 'x', repeat('y', 60000000))) AS x FROM v".to_string(),
+        "SELECT length(string_agg(repeat(s, 50000), ',') OVER (ORDER BY n)) AS x FROM (SELECT a.s, a.n * 100 + b.n AS n FROM v a, v b) w".to_string(),
+        "SELECT array_length(array_agg(s) OVER (ORDER BY n)) AS x FROM (SELECT a.s, a.n * 100 + b.n AS n FROM v a, v b) w".to_string(),
         format!(
             "SELECT max(length(x10)) AS x FROM (SELECT {} FROM (SELECT repeat('x', 1000000) AS x0 FROM v) w) w",
             "x0||x0||x0||x0||x0||x0||x0||x0||x0||x0||x0||x0||x0||x0||x0||x0 AS x10"
@@ -91,6 +93,8 @@ fn functions_that_compute_for_long_or_make_large_values_are_refused() {
     // Ordinary calls of the same functions are answered.
     for sql in [
         "SELECT levenshtein(s, 's10') AS x, concat(s, '-', n) AS y, s || '-' || s AS z FROM v ORDER BY n",
+        "SELECT n, string_agg(s, ',') OVER (ORDER BY n) AS x, array_agg(s) OVER (PARTITION BY n) AS y FROM v",
+        "SELECT n % 3 AS m, string_agg(s, ',' ORDER BY n DESC) AS x, array_agg(DISTINCT s) AS y FROM v GROUP BY 1",
         "SELECT array_length(array_concat(range(1000), range(n))) AS x, replace(repeat(s, 100), 's', 'tt') AS y FROM v",
     ] {
         let reply = up.sql(sql, Some(&offsets));

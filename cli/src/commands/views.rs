@@ -4,11 +4,17 @@ use bifold_ledger::{Ledger, VersionState};
 use serde_json::{Value, json};
 
 use crate::args::{Common, OneShot};
-use crate::context::Context;
+use crate::client::Client;
+use crate::context::{Context, configuration};
 use crate::exit::Exit;
 use crate::output;
 
+const COLUMNS: [&str; 9] = ["view", "source", "version", "dialect", "state", "boundary", "folded", "groups", "bytes"];
+
 pub(crate) async fn run(common: &Common, shot: OneShot) -> Result<(), Exit> {
+    if shot.url.is_some() {
+        return of_server(common, &shot).await;
+    }
     let context = Context::load(common).await?;
     let mut rows = vec![];
     for (source, journal) in context.journals(shot.timeout).await? {
@@ -27,8 +33,30 @@ pub(crate) async fn run(common: &Common, shot: OneShot) -> Result<(), Exit> {
         }
     }
     rows.sort_by_key(|row| (row["view"].to_string(), row["version"].to_string()));
-    let columns = ["view", "source", "version", "dialect", "state", "boundary", "folded", "groups", "bytes"];
-    output::objects(shot.output(), &columns, &rows)
+    output::objects(shot.output(), &COLUMNS, &rows)
+}
+
+/// The views of the server that `--url` names: what it answers from.
+async fn of_server(common: &Common, shot: &OneShot) -> Result<(), Exit> {
+    let client = Client::new(&configuration(common, &[])?, shot);
+    let body = client.get("/v1/views").await?.answer()?.json()?;
+    let ends = |coverage: &Value, layer: &str| {
+        let parts = coverage["partitions"].as_array().into_iter().flatten();
+        let parts = parts.map(|part| {
+            format!("{}/{}:{}", part["topic"].as_str().unwrap_or_default(), part["partition"], part[layer][1])
+        });
+        parts.collect::<Vec<_>>().join(",")
+    };
+    let row = |view: &Value| {
+        let coverage = &view["coverage"];
+        json!({
+            "view": view["name"], "source": view["source"], "version": view["version"], "state": view["state"],
+            "boundary": ends(coverage, "batch"), "folded": ends(coverage, "speed"),
+            "groups": view["size"]["batch_groups"], "bytes": view["size"]["batch_bytes"],
+        })
+    };
+    let rows: Vec<Value> = body["views"].as_array().into_iter().flatten().map(row).collect();
+    output::objects(shot.output(), &COLUMNS, &rows)
 }
 
 fn describe(source: &str, ledger: &Ledger, id: &str, version: &VersionState) -> Value {
