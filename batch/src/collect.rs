@@ -87,7 +87,6 @@ impl Collector {
         let mut backoff = Backoff::default();
         let (mut begun, mut seat, mut trouble) = (false, Seat::default(), None);
         let mut unread = Unread::new(UNREAD_AFTER.max(3 * self.options.flush_interval));
-        self.others.ready();
         while !shutdown.is_cancelled() {
             match self.round(runtime, shutdown, &mut begun, (&mut seat, &mut unread), &mut trouble) {
                 Ok(Round::Stopped) => return Ok(()),

@@ -2,7 +2,7 @@
 
 mod role;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use bifold_batch::maintain::Maintain;
 use bifold_batch::{Collector, schedule};
 use bifold_config::Config;
 use bifold_fold::live::{LiveAnswer, LiveRequest};
-use bifold_log::Log;
+use bifold_ledger::Ledger;
+use bifold_log::{Log, Survey};
 use bifold_service::{Shutdown, StartLimit, bind, health_routes, install_metrics};
 use bifold_serving::{Catalog, SourceSpec, SpeedSource, are_stuck, speed_source};
 use bifold_speed::{Folder, Live};
@@ -155,14 +156,14 @@ async fn watch_store(
     let mut begun = false;
     loop {
         let mut trouble = vec![];
-        let mut missing = vec![];
+        let mut stopped = vec![];
         for source in catalog.sources.values() {
-            if let Err(problem) = source.ledger().await {
-                trouble.push(problem.detail().to_string());
-            }
-            match bifold_log::survey(&*catalog.log, &source.source.topics).await {
-                Ok(survey) => missing.extend(survey.missing),
-                Err(error) => trouble.push(error.to_string()),
+            // First the ledger: what the log is asked for after it is not behind it.
+            let ledger = source.ledger().await;
+            match (ledger, bifold_log::survey(&*catalog.log, &source.source.topics).await) {
+                (Ok(ledger), Ok(survey)) => stopped.extend(why_stopped(&ledger, &survey)),
+                (Err(problem), _) => trouble.push(problem.detail().to_string()),
+                (_, Err(error)) => trouble.push(error.to_string()),
             }
         }
         if let Some(trouble) = trouble.first() {
@@ -170,18 +171,38 @@ async fn watch_store(
             if !begun && limit.is_over() {
                 return Err(Exit::failed(trouble));
             }
-        } else if missing.is_empty() {
-            begun = true;
-            component.ready();
         } else {
             begun = true;
-            component.waiting(format!("topic {} does not exist", missing.join(", ")));
+            match stopped.first() {
+                None => component.ready(),
+                Some(_) => component.waiting(stopped.join("; ")),
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
             () = shutdown.cancelled() => return Ok(()),
         }
     }
+}
+
+/// Why answers of a source go no further, though nothing is out of reach.
+fn why_stopped(ledger: &Ledger, survey: &Survey) -> Vec<String> {
+    let mut why: Vec<String> = survey.missing.iter().map(|topic| format!("topic {topic} does not exist")).collect();
+    if !ledger.exists() {
+        return why;
+    }
+    let other = survey.ids.iter().filter(|(topic, id)| ledger.topics.get(*topic).is_some_and(|known| known != *id));
+    why.extend(other.map(|(topic, _)| {
+        format!(
+            "topic {topic} was deleted and made again: what the store holds is of the old one; answers go no further"
+        )
+    }));
+    if why.is_empty() {
+        let all: BTreeSet<_> = survey.bounds.keys().cloned().collect();
+        let standing = ledger.standing_to_fold(&survey.ranges(&all), 0);
+        why.extend((!standing.stopped.is_empty()).then(|| standing.why()));
+    }
+    why
 }
 
 fn catalog(context: &Context, log: &Arc<dyn Log>, speed: Vec<Arc<dyn SpeedSource>>) -> Result<Arc<Catalog>, Exit> {
@@ -210,7 +231,7 @@ fn start_collector(
         options: context.config.collect.clone(),
         group: context.group(source, "collect"),
         component: role.readiness.component(format!("collect {source}")),
-        others: role.readiness.component(format!("collect {source}, other instances")),
+        others: role.readiness.ready_component(format!("collect {source}, other instances")),
         limit,
     };
     let maintain = Maintain {
@@ -246,7 +267,7 @@ fn start_folder(
         options: context.config.speed.clone(),
         group: context.group(source, "speed"),
         component: role.readiness.component(format!("speed {source}")),
-        others: role.readiness.component(format!("speed {source}, other instances")),
+        others: role.readiness.ready_component(format!("speed {source}, other instances")),
         limit,
         live,
     };

@@ -128,7 +128,6 @@ impl Folder {
         let ids = Ids { nonce: uuid::Uuid::new_v4().simple().to_string(), fold: 0, slice: 0 };
         let unread = Unread::new(UNREAD_AFTER.max(3 * self.options.epoch_interval));
         let mut going = Going { begun: false, decided: false, ids, seat: Seat::default(), unread, trouble: None };
-        self.others.ready();
         while !shutdown.is_cancelled() {
             going.ids.fold += 1;
             match self.round(runtime, shutdown, &mut going) {

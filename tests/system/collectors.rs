@@ -118,7 +118,7 @@ impl Running {
             },
             group: "g".into(),
             component: Readiness::default().component("collect"),
-            others: Readiness::default().component("others"),
+            others: Readiness::default().ready_component("others"),
             limit: StartLimit::new(None),
         };
         let (shutdown, handle) = (Shutdown::new(), runtime.handle().clone());

@@ -84,6 +84,11 @@ fn a_topic_that_was_deleted_and_made_again_stops_its_layers() {
         assert_eq!(service.wait_exit(Duration::from_secs(40)), Some(1), "{role}: {}", service.stderr());
         assert!(service.stderr().contains("was deleted and created again"), "{role}: {}", service.stderr());
     }
+    // The serving layer answers on, and is not ready.
+    serve.wait("it says so", |serve| {
+        let ready = serve.get("/readyz");
+        ready.status == 503 && ready.text.contains("was deleted and made again")
+    });
     // Nothing of the new topic has been counted, and starting again changes nothing.
     let rows = serve.sql("SELECT c, s FROM total", None).json();
     assert_eq!(rows["rows"][0], json!({ "c": 100, "s": (0..100).sum::<usize>() }), "{rows}");

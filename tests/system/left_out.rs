@@ -7,7 +7,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
-use crate::events::{NOBODY, batch, verify, verify_offline};
+use crate::events::{batch, verify, verify_offline};
 use crate::harness::{Case, Service, brokers};
 use crate::restart::Roles;
 
@@ -318,7 +318,7 @@ fn what_is_neither_in_the_log_nor_in_the_archive_stops_a_partition_until_somebod
     assert_eq!((again.json().len(), again.stderr.contains("nothing is lost")), (0, true), "{}", again.stderr);
     drop((collect, speed));
     assert_eq!(serve.terminate(), Some(0));
-    case.run(&["views", "--url", NOBODY]).json();
+    case.run(&["views"]).json();
 }
 
 /// Produces so many records to each of two partitions.

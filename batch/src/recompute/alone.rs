@@ -13,10 +13,10 @@ impl Recompute {
         ledger.next_boundary(if self.fold_stands(ledger) { 0 } else { self.leap })
     }
 
-    /// Whether nobody folds, as far as the ledger tells: no epoch was ever committed, or none for [`leap_after`](Self::leap_after). Whether
-    /// the archive has more than was folded, the boundary says.
+    /// Whether nobody folds, as far as the ledger tells: no speed instance ever wrote to it, or none for
+    /// [`leap_after`](Self::leap_after). Whether the archive has more than was folded, the boundary says.
     fn fold_stands(&self, ledger: &Ledger) -> bool {
-        let Some(at) = &ledger.folded_at else { return ledger.folded.is_empty() };
+        let Some(at) = &ledger.speed_at else { return ledger.folded.is_empty() };
         let Ok(at) = DateTime::parse_from_rfc3339(at) else { return false };
         Utc::now().signed_duration_since(at).to_std().is_ok_and(|since| since >= self.leap_after)
     }

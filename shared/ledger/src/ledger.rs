@@ -166,9 +166,9 @@ pub struct Ledger {
     pub versions: BTreeMap<VersionId, VersionState>,
     /// Events folded since the beginning.
     pub events_folded: u64,
-    /// When an epoch was last committed, by its writer's clock, RFC 3339. No rule reads it.
+    /// When a speed instance last declared a version or committed an epoch, by its clock, RFC 3339. No rule reads it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub folded_at: Option<String>,
+    pub speed_at: Option<String>,
     /// Events that were duplicates.
     #[serde(default)]
     pub duplicates: u64,
@@ -257,6 +257,10 @@ impl Ledger {
             Body::Format { format } => self.format = *format,
             Body::Declared { view, version, sql, source, dialect } => {
                 self.declare(entry.number, view, version, (sql, source, *dialect));
+                // `ROLE-NONCE`: see `Entry::writer`.
+                if entry.writer.starts_with("speed") {
+                    self.speed_at = Some(entry.at.clone());
+                }
             }
             Body::Retired { versions } => {
                 for version in versions {
@@ -279,7 +283,7 @@ impl Ledger {
             }
             Body::Folded { ranges, versions, delta, events, newest_event_us, holes, duplicates, seen } => {
                 self.duplicates += duplicates;
-                self.folded_at = Some(entry.at.clone());
+                self.speed_at = Some(entry.at.clone());
                 self.folded.advance_by(ranges);
                 note_epochs(&mut self.folded_epochs, ranges);
                 self.events_folded += events;

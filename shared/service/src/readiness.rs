@@ -27,6 +27,13 @@ impl Readiness {
         component
     }
 
+    /// Adds a component that waits for nothing until it says otherwise.
+    pub fn ready_component(&self, name: impl Into<String>) -> Component {
+        let component = Component { name: name.into(), readiness: self.clone() };
+        self.waiting.lock().expect("no holder panics").insert(component.name.clone(), None);
+        component
+    }
+
     /// Why the service is not ready; empty if it is.
     pub fn reasons(&self) -> Vec<String> {
         let waiting = self.waiting.lock().expect("no holder panics");
