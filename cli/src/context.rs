@@ -108,6 +108,8 @@ impl Context {
     /// The log.
     pub(crate) fn log(&self) -> Result<Arc<dyn Log>, bifold_log::Error> {
         if self.is_local() {
+            // Its owner's alone; what cannot be made is the log's to tell.
+            let _ = bifold_store::private_folder(&self.config.data_dir);
             Ok(Arc::new(LocalLog::open(&self.config.data_dir.join("log"))?))
         } else {
             Ok(Arc::new(KafkaLog::new(&self.config.kafka.brokers, &self.config.kafka.properties)?))

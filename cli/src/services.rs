@@ -79,6 +79,7 @@ pub(crate) async fn collect(common: &Common, service: &Service) -> Result<(), Ex
     refuse_local_log(&context, "collect")?;
     let (listener, address) = bind(&context.config.collect.listen, "collect.listen").await?;
     let mut role = Role::new("collect", address, true);
+    warn_if_open(address, "collect.listen");
     let log = open_log(&context, &role).await?;
     let metrics = install_metrics();
     let limit = StartLimit::new(context.config.startup_timeout);
@@ -95,6 +96,7 @@ pub(crate) async fn speed(common: &Common, service: &Service) -> Result<(), Exit
     refuse_local_log(&context, "speed")?;
     let (listener, address) = bind(&context.config.speed.listen, "speed.listen").await?;
     let mut role = Role::new("speed", address, true);
+    warn_if_open(address, "speed.listen");
     let log = open_log(&context, &role).await?;
     let metrics = install_metrics();
     let limit = StartLimit::new(context.config.startup_timeout);
@@ -138,6 +140,7 @@ pub(crate) async fn batch(common: &Common, service: &Service) -> Result<(), Exit
     }
     let (listener, address) = bind(&context.config.batch.listen, "batch.listen").await?;
     let mut role = Role::new("batch", address, true);
+    warn_if_open(address, "batch.listen");
     let metrics = install_metrics();
     for source in &context.pipeline.sources {
         start_schedule(&context, &mut role, &source.name)?;
@@ -296,6 +299,13 @@ fn start_schedule(context: &Context, role: &mut Role, source: &str) -> Result<()
 async fn open_log(context: &Context, role: &Role) -> Result<Arc<dyn Log>, Exit> {
     tracing::debug!(role = role.name, "opening the log");
     Ok(context.log()?)
+}
+
+/// Says that a listener without authentication can be reached from other machines.
+fn warn_if_open(address: std::net::SocketAddr, key: &str) {
+    if !address.ip().is_loopback() {
+        tracing::warn!(%address, "{key} can be reached from other machines, without authentication; keep it inside a trusted network");
+    }
 }
 
 fn refuse_local_log(context: &Context, role: &str) -> Result<(), Exit> {

@@ -331,6 +331,10 @@ pub fn wrong(error: &DataFusionError) -> Problem {
         DataFusionError::ResourcesExhausted(_) => {
             Problem::limit(format!("the query needs more memory than serve.query_memory: {message}"))
         }
+        // What DataFusion takes for a bug of its own, and is the query's.
+        DataFusionError::Internal(said) if said.contains("egular expression") || said.contains("failed to convert") => {
+            Problem::bad_query(message)
+        }
         DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) | DataFusionError::Internal(_) => {
             Problem::internal(message)
         }

@@ -254,3 +254,31 @@ fn logs_are_json_if_asked_for() {
         }
     }
 }
+
+#[test]
+fn messages_hold_no_secrets() {
+    let case = Case::on(COUNTS, None);
+    for (text, words) in [
+        ("[kafka]\nproperties = { 'sasl.password' = 'hunter2 }\n", "line 2, column"),
+        ("[kafka\nproperties = { 'sasl.password' = 'hunter2' }\n", "not valid TOML: line 1"),
+        ("[store]\nurl = 'ftp://me:hunter2@host/x'\n", "ftp://…@host/x"),
+        ("[kafka]\nproperties = 'sasl.password=hunter2'\n", "kafka.properties"),
+    ] {
+        write(&case, "bifold.toml", text);
+        let ran = case.run(&["views"]);
+        assert_eq!(ran.code, Some(2), "{text}: {}", ran.stderr);
+        assert!(ran.stderr.contains(words) && !ran.stderr.contains("hunter2"), "{text}: {}", ran.stderr);
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn data_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let case = Case::on(COUNTS, None);
+    let _up = case.start("up");
+    if !case.is_kafka() {
+        let mode = std::fs::metadata(case.path("data")).expect("a folder").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{mode:o}");
+    }
+}

@@ -38,13 +38,17 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// The file is not TOML.
-    #[error("{} is not valid TOML: {source}", path.display())]
+    /// The file is not TOML. The line itself is not shown: it may hold a password.
+    #[error("{} is not valid TOML: line {line}, column {column}: {why}", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// Where and why.
-        source: Box<toml::de::Error>,
+        /// The line, from 1.
+        line: usize,
+        /// The column, from 1.
+        column: usize,
+        /// Why.
+        why: String,
     },
     /// A key that does not exist.
     #[error("unknown key {key:?} in {origin}; the nearest is {nearest:?}")]
@@ -61,7 +65,7 @@ pub enum Error {
     Value {
         /// The key.
         key: String,
-        /// The value.
+        /// The value, without what may be a password.
         value: String,
         /// Where it stands.
         origin: Origin,

@@ -49,8 +49,12 @@ pub fn load(flags: &Overrides, environment: impl Iterator<Item = (String, String
 fn read_file(values: &mut Values, path: &Path) -> Result<(), Error> {
     let text =
         std::fs::read_to_string(path).map_err(|source| Error::Unreadable { path: path.to_path_buf(), source })?;
-    let table: toml::Table =
-        text.parse().map_err(|source| Error::Syntax { path: path.to_path_buf(), source: Box::new(source) })?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        let before = &text[..error.span().map_or(0, |span| span.start.min(text.len()))];
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let line = before.matches('\n').count() + 1;
+        Error::Syntax { path: path.to_path_buf(), line, column, why: error.message().to_string() }
+    })?;
     read_table(values, "", &table, &Origin::File(path.to_path_buf()))
 }
 

@@ -44,7 +44,12 @@ impl Values {
 
     pub(crate) fn wrong(&self, key: &str, why: impl Into<String>) -> Error {
         let value = self.get(key);
-        Error::Value { key: key.into(), value: value.text.clone(), origin: value.origin.clone(), why: why.into() }
+        Error::Value {
+            key: key.into(),
+            value: without_secrets(key, &value.text),
+            origin: value.origin.clone(),
+            why: why.into(),
+        }
     }
 
     pub(crate) fn text(&self, key: &str) -> String {
@@ -122,5 +127,18 @@ impl Values {
 
     pub(crate) fn origin(&self, key: &str) -> &Origin {
         &self.get(key).origin
+    }
+}
+/// A value that may be shown: without what stands for a user in a URL, and nothing of keys that hold secrets or anything.
+fn without_secrets(key: &str, text: &str) -> String {
+    if ["password", "secret", "token", "properties"].iter().any(|word| key.contains(word)) {
+        return "…".to_string();
+    }
+    match text.split_once("://") {
+        Some((scheme, rest)) if rest.split('/').next().is_some_and(|authority| authority.contains('@')) => {
+            let (_, host) = rest.split_once('@').expect("it is there");
+            format!("{scheme}://…@{host}")
+        }
+        _ => text.to_string(),
     }
 }

@@ -23,4 +23,4 @@ pub use error::{Error, Kind};
 pub use files::SourceFiles;
 pub use journal::{Appended, Journal};
 pub use layout::Layout;
-pub use open::open;
+pub use open::{open, private_folder};

@@ -20,9 +20,9 @@ use crate::profile::with_profile;
 /// # Errors
 /// A URL that cannot be used, or a directory that cannot be made.
 pub fn open(url: &str) -> Result<(Arc<dyn ObjectStore>, Path), Error> {
-    let failed = |why: String| Error::Url { url: url.to_string(), why };
+    let failed = |why: String| Error::Url { url: without_user(url), why };
     if let Some(folder) = url.strip_prefix("file://") {
-        std::fs::create_dir_all(folder).map_err(|e| failed(e.to_string()))?;
+        private_folder(std::path::Path::new(folder)).map_err(|e| failed(e.to_string()))?;
         let store = LocalFileSystem::new_with_prefix(folder).map_err(|e| failed(e.to_string()))?;
         return Ok((Arc::new(store), Path::default()));
     }
@@ -41,6 +41,25 @@ pub fn open(url: &str) -> Result<(Arc<dyn ObjectStore>, Path), Error> {
         scheme => return Err(failed(format!("unknown scheme {scheme:?}; use file://, s3://, gs:// or az://"))),
     };
     Ok((store.map_err(|e| failed(e.to_string()))?, root))
+}
+
+/// Makes a folder for its owner alone: it holds what others produce. One that is there stays as it is.
+///
+/// # Errors
+/// The file system's.
+pub fn private_folder(folder: &std::path::Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(folder)
+}
+
+/// A URL that may be shown: without a user and a password.
+fn without_user(url: &str) -> String {
+    match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.split_once('@')?.1))) {
+        Some((scheme, host)) => format!("{scheme}://…@{host}"),
+        None => url.to_string(),
+    }
 }
 
 /// One request is tried again for a short time only: services and commands have patience of their own, which they can
