@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use arrow::array::RecordBatch;
+use bifold_fold::buffers::Buffers;
 use bifold_fold::live::SliceId;
 use bifold_ledger::{Cover, File, Number, VersionId};
 
@@ -60,7 +61,7 @@ impl Kept {
         let batches = self.durable.iter().flat_map(|durable| &durable.states);
         let batches = batches.chain(self.slices.values().flat_map(|slice| slice.iter()));
         let batches = batches.chain(self.finished.iter().flat_map(|finished| finished.rows.iter()));
-        self.bytes = batches.map(RecordBatch::get_array_memory_size).sum();
+        self.bytes = Buffers::of(batches);
     }
 
     /// Gives up what does not fit: what rests on the other parts first. Whether the durable states stay.

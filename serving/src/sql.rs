@@ -7,6 +7,7 @@ use std::time::Instant;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
+use bifold_fold::buffers::Buffers;
 use bifold_fold::{Engine, readable};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::datasource::MemTable;
@@ -187,10 +188,10 @@ async fn run(
     // Types are coerced only in the physical plan.
     let schema = plan.schema();
     let mut stream = execute_stream(plan, task)?;
-    let mut batches = vec![];
+    let (mut batches, mut buffers) = (vec![], Buffers::default());
     while let Some(batch) = stream.next().await {
         let batch = batch?;
-        held.try_grow(batch.get_array_memory_size())?;
+        held.try_grow(buffers.add(&batch))?;
         batches.push(batch);
     }
     Ok((schema, batches))

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
+use bifold_fold::buffers::Buffers;
 use bifold_fold::live::SliceId;
 use bifold_fold::{Engine, View};
 use bifold_ledger::{Extent, Ledger, Number, Seen, TopicPartition, VersionId};
@@ -21,6 +22,7 @@ pub struct Slice {
     pub id: SliceId,
     /// The states, in the stored form.
     pub rows: Arc<Vec<RecordBatch>>,
+    bytes: usize,
 }
 
 impl Slice {
@@ -28,8 +30,8 @@ impl Slice {
         self.rows.iter().map(RecordBatch::num_rows).sum()
     }
 
-    fn bytes(&self) -> usize {
-        self.rows.iter().map(RecordBatch::get_array_memory_size).sum()
+    fn new(id: SliceId, rows: Vec<RecordBatch>) -> Self {
+        Self { id, bytes: Buffers::of(&rows), rows: Arc::new(rows) }
     }
 }
 
@@ -83,7 +85,7 @@ impl Epoch {
 
     /// Bytes of all slices.
     pub fn bytes(&self) -> usize {
-        self.slices.values().flatten().map(Slice::bytes).sum()
+        self.slices.values().flatten().map(|slice| slice.bytes).sum()
     }
 
     /// Adds states of a version, merging slices that have grown alike.
@@ -98,14 +100,14 @@ impl Epoch {
         mut new_id: impl FnMut() -> SliceId,
     ) -> Result<(), Error> {
         let slices = self.slices.entry(view.version.clone()).or_default();
-        let mut slice = Slice { id: new_id(), rows: Arc::new(states) };
+        let mut slice = Slice::new(new_id(), states);
         if slice.len() == 0 {
             return Ok(());
         }
         while slices.last().is_some_and(|last| last.len() < 2 * slice.len()) {
             let last = slices.pop().expect("there is a last one");
             let both = last.rows.iter().chain(slice.rows.iter()).cloned().collect();
-            slice = Slice { id: new_id(), rows: Arc::new(view.reduce(engine, both).await?) };
+            slice = Slice::new(new_id(), view.reduce(engine, both).await?);
         }
         slices.push(slice);
         Ok(())

@@ -8,6 +8,7 @@
 //! - [`dedup`]: which rows are duplicates
 //! - [`view`]: a view compiled to group keys, aggregates and what finishes them
 //! - [`engine`]: the DataFusion context that views are compiled and run in
+//! - [`buffers`]: how much memory batches take
 //! - [`states`]: rows → states → fewer states → values
 //! - [`delta`]: the file that one epoch's states are stored in
 //! - [`live`]: states that are newer than the ledger, between speed and serving
@@ -15,6 +16,7 @@
 //! States merge: ⊕ is associative and commutative, and nothing is its identity. A group may stand in any number of
 //! state rows; only [`View::finish`] makes it one.
 
+pub mod buffers;
 pub mod decode;
 pub mod dedup;
 pub mod delta;
