@@ -26,6 +26,10 @@ fn main() -> ExitCode {
         }
     };
     start_logging();
+    // Each source on Kafka takes dozens of descriptors, and each client one. What the system allows is taken.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
     let builder = &mut tokio::runtime::Builder::new_multi_thread();
     let runtime = match builder.enable_all().thread_name("bifold").thread_stack_size(bifold_fold::STACK).build() {
         Ok(runtime) => runtime,
