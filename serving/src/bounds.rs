@@ -61,7 +61,8 @@ impl Visitor for Bounds {
     }
 
     fn post_visit_query(&mut self, query: &Query) -> ControlFlow<Problem> {
-        let tables = self.tables.pop().unwrap_or(0);
+        // One without a table is planned, too.
+        let tables = self.tables.pop().unwrap_or(0).max(1);
         if tables > TABLES {
             return too_many("tables", TABLES, "a WITH counts as often as it is read");
         }
