@@ -238,7 +238,8 @@ async fn append(
         ));
     }
     let mut body = read(body)?;
-    match headers.get(header::CONTENT_ENCODING).map(|encoding| encoding.to_str().unwrap_or_default()) {
+    let encoding = headers.get(header::CONTENT_ENCODING).and_then(|encoding| encoding.to_str().ok());
+    match encoding.map(str::to_ascii_lowercase).as_deref() {
         None | Some("" | "identity") => {}
         Some("gzip" | "x-gzip") => {
             let unzip = tokio::task::spawn_blocking(move || events::unzipped(&body, MOST_BYTES));

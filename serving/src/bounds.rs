@@ -16,7 +16,7 @@ const EXPRESSIONS: usize = 50_000;
 /// Tables, each WITH counted as often as it is read.
 const TABLES: u64 = 1_000;
 /// Sets that CUBE, ROLLUP and GROUPING SETS make of one GROUP BY.
-const SETS: u64 = 4_096;
+const SETS: u64 = 128;
 
 /// Refuses a query that is too large to be planned in a moment.
 ///
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn what_people_write_is_within_the_bounds() {
         for sql in [
-            "SELECT a, count(*) AS n FROM v WHERE b = 1 OR c IN (SELECT d FROM w) GROUP BY CUBE (a, b, c) ORDER BY 1"
+            "SELECT a, count(*) AS n FROM v WHERE b = 1 OR c IN (SELECT d FROM w) GROUP BY CUBE (a, b, c, d, e, f, g) ORDER BY 1"
                 .to_string(),
             format!("SELECT * FROM v WHERE a IN ({})", vec!["1"; 5_000].join(", ")),
             format!("SELECT * FROM v WHERE {}", vec!["a = 1"; 900].join(" OR ")),

@@ -26,6 +26,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::ParserError;
 use futures::StreamExt;
 use serde_json::json;
+use tokio::task::JoinError;
 
 use crate::catalog::Catalog;
 use crate::clauses::passed_over;
@@ -100,8 +101,17 @@ async fn within<T: Send + 'static>(
 ) -> Result<T, Problem> {
     match tokio::time::timeout_at(deadline.into(), apart(work)).await {
         Ok(Ok(done)) => Ok(done),
-        Ok(Err(e)) => Err(Problem::internal(format!("the query broke off: {e}"))),
+        Ok(Err(e)) => Err(broken_off(e)),
         Err(_) => Err(Problem::timeout("the query was not planned in time; ask for less at once")),
+    }
+}
+
+/// A query that panicked. Arrow does so where a column of texts or lists becomes larger than 2 GiB.
+fn broken_off(error: JoinError) -> Problem {
+    let said = error.to_string();
+    match said.contains("overflow") || said.contains("capacity") {
+        true => Problem::limit("a column of the query becomes larger than 2 GiB; ask for less at once"),
+        false => Problem::internal(format!("the query broke off: {said}")),
     }
 }
 
@@ -154,7 +164,7 @@ pub async fn collect(frame: DataFrame, deadline: Instant, max_rows: usize) -> Re
     let (task, plan) = within(deadline, physical(limited)).await?.map_err(|e| wrong(&e))?;
     let (schema, batches) = match tokio::time::timeout_at(deadline.into(), while_awaited(run(plan, task))).await {
         Ok(Ok(done)) => done.map_err(|e| wrong(&e))?,
-        Ok(Err(e)) => return Err(Problem::internal(format!("the query broke off: {e}"))),
+        Ok(Err(e)) => return Err(broken_off(e)),
         Err(_) => return Err(Problem::timeout("the query did not end in time; it was stopped")),
     };
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();

@@ -53,6 +53,7 @@ fn a_query_too_large_to_plan_is_refused_at_once() {
     }
     // What is long and harmless is answered.
     for sql in [
+        format!("SELECT max(length({})) AS x FROM v", vec!["s"; 200].join(" || ")),
         format!(
             "SELECT count(*) AS x FROM v WHERE n IN ({})",
             (0..9_000).map(|n| n.to_string()).collect::<Vec<_>>().join(",")
@@ -78,6 +79,15 @@ fn functions_that_compute_for_long_or_make_large_values_are_refused() {
         format!("SELECT length({}) AS x FROM v", vec!["repeat(s, 100000)"; 50].join(" || ")),
         format!("SELECT array_length(array_concat({})) AS x FROM v", many("range(67000000)", 20)),
         "SELECT length(replace(repeat('x', 60000000), 'x', repeat('y', 60000000))) AS x FROM v".to_string(),
+        "SELECT count(*) AS x FROM v WHERE array_has(range(0, 1000000), n)".to_string(),
+        "SELECT count(*) AS x FROM (SELECT n, unnest(range(0, 1000000)) AS y FROM v) t".to_string(),
+        "SELECT count(*) AS x FROM (SELECT unnest(string_to_array(repeat('a,', 1000000), ',')) AS y FROM v) t".to_string(),
+        "SELECT array_length(array_repeat(array_repeat(array_repeat(1, 1000), 1000), 1000)) AS x FROM v".to_string(),
+        "SELECT array_length(CASE WHEN n > 5 THEN range(0, 1000000) ELSE [n] END) AS x FROM v".to_string(),
+        "SELECT strpos(repeat('a', 60000000), s) AS x FROM v".to_string(),
+        "SELECT s, repeat('a', 60000000) AS x FROM v".to_string(),
+        "SELECT length(string_agg(s, repeat('x', 30000000))) AS x FROM v".to_string(),
+        format!("SELECT array_length({}s{}) AS x FROM v", "array_repeat(".repeat(5), ", 300)".repeat(5)),
         "SELECT length(string_agg(repeat(s, 50000), ',') OVER (ORDER BY n)) AS x FROM (SELECT a.s, a.n * 100 + b.n AS n FROM v a, v b) w".to_string(),
         "SELECT array_length(array_agg(s) OVER (ORDER BY n)) AS x FROM (SELECT a.s, a.n * 100 + b.n AS n FROM v a, v b) w".to_string(),
         format!(
@@ -93,6 +103,10 @@ fn functions_that_compute_for_long_or_make_large_values_are_refused() {
     // Ordinary calls of the same functions are answered.
     for sql in [
         "SELECT levenshtein(s, 's10') AS x, concat(s, '-', n) AS y, s || '-' || s AS z FROM v ORDER BY n",
+        "SELECT count(*) AS x FROM v WHERE array_has(range(0, 1000), n)",
+        "SELECT sum(y) AS x FROM (SELECT unnest([1, 2, n]) AS y FROM v) t",
+        "SELECT [[s, s], [s]] AS x FROM v",
+        "SELECT s, n, count(*) AS y FROM v GROUP BY CUBE (s, n)",
         "SELECT n, string_agg(s, ',') OVER (ORDER BY n) AS x, array_agg(s) OVER (PARTITION BY n) AS y FROM v",
         "SELECT n % 3 AS m, string_agg(s, ',' ORDER BY n DESC) AS x, array_agg(DISTINCT s) AS y FROM v GROUP BY 1",
         "SELECT array_length(array_concat(range(1000), range(n))) AS x, replace(repeat(s, 100), 's', 'tt') AS y FROM v",

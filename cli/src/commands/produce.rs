@@ -118,9 +118,12 @@ pub(crate) async fn run(common: &Common, produce: Produce) -> Result<(), Exit> {
                     Ok(reached) => reached,
                     Err(failure) => {
                         pace.end();
-                        let said = so_far(records, &ends);
-                        let said =
-                            format!("{said}; of the next {count} it is not known whether they are in; {}", go_on());
+                        let next = match &failure {
+                            // The server has refused them.
+                            Exit::Usage(_) => format!("none of the next {count} is in"),
+                            _ => format!("of the next {count} it is not known whether they are in"),
+                        };
+                        let said = format!("{}; {next}; {}", so_far(records, &ends), go_on());
                         return Err(with_more(failure, &said));
                     }
                 };

@@ -160,6 +160,9 @@ async fn online(client: &Client, view: &str) -> Result<Served, Exit> {
     }
     let body = reply.answer()?.json()?;
     let coverage = body["coverage"].get(0).cloned().unwrap_or_default();
+    for line in output::left_out(&body["coverage"]) {
+        eprintln!("warning: {line}");
+    }
     Ok(Served { rows: body["rows"].as_array().cloned().unwrap_or_default(), coverage })
 }
 

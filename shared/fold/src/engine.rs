@@ -20,6 +20,9 @@ use crate::{exact, functions, sql, times};
 /// The stack of every thread that plans SQL: planning recurses once per operator of a chain.
 pub const STACK: usize = 128 << 20;
 
+/// Rows of a batch, each of which a constant may be repeated for.
+const ROWS_OF_A_BATCH: u64 = 8_192;
+
 /// DataFusion contexts with bifold's functions and settings, one for each dialect; they share memory and scratch.
 #[derive(Clone)]
 pub struct Engine {
@@ -83,7 +86,7 @@ impl Engine {
             rules.extend(Analyzer::new().rules);
             builder.with_analyzer_rules(rules)
         } else {
-            builder.with_analyzer_rules(exact::analyzer_rules()).with_optimizer_rules(exact::optimizer_rules())
+            builder.with_analyzer_rules(exact::analyzer_rules()).with_optimizer_rules(exact::optimizer_rules(None))
         };
         let context = SessionContext::new_with_state(builder.build());
         for function in functions::scalars() {
@@ -119,6 +122,7 @@ impl Engine {
             .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
             .with_runtime_env(runtime)
             .with_analyzer_rule(Arc::new(exact::arithmetic::Checked { memory }))
+            .with_optimizer_rules(exact::optimizer_rules(Some(memory / 2 / ROWS_OF_A_BATCH)))
             .build();
         Ok(SessionContext::new_with_state(state))
     }

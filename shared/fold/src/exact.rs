@@ -39,10 +39,10 @@ const WRONG: [&str; 4] = [
     "single_distinct_aggregation_to_group_by",
 ];
 
-/// The optimizer's rules.
-pub(crate) fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+/// The optimizer's rules. `most` bounds the size of a constant, in bytes.
+pub(crate) fn optimizer_rules(most: Option<u64>) -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let kept = Optimizer::new().rules.into_iter().filter(|rule| !WRONG.contains(&rule.name()));
-    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(constants::Fold)];
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(constants::Fold { most })];
     rules.extend(kept);
     rules
 }

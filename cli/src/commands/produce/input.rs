@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bifold_fold::{Source, Type};
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
@@ -52,8 +52,8 @@ enum Rows {
 /// Rows of text under a header.
 struct Table {
     reader: Box<csv::Reader<Box<dyn Read + Send>>>,
-    /// 1 where lines end with a carriage return and a line feed: the reader has not counted the line feed yet that stands before a row.
-    uncounted: u64,
+    /// What was read of it so far.
+    lines: Arc<Mutex<Lines>>,
     names: Vec<String>,
     source: Arc<Source>,
 }
@@ -198,10 +198,11 @@ impl Table {
         }
         let mut header = vec![];
         text.read_until(b'\n', &mut header).map_err(|e| e.to_string())?;
-        let uncounted = u64::from(header.ends_with(b"\r\n"));
         let only_semicolons = header.contains(&b';') && !header.contains(&b',');
         let delimiter = delimiter.unwrap_or(if only_semicolons { b';' } else { b',' });
-        let text: Box<dyn Read + Send> = Box::new(std::io::Cursor::new(header).chain(text));
+        let lines = Arc::<Mutex<Lines>>::default();
+        let text = Watched { inner: std::io::Cursor::new(header).chain(text), lines: Arc::clone(&lines) };
+        let text: Box<dyn Read + Send> = Box::new(text);
         let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(text);
         let names: Vec<String> =
             reader.headers().map_err(|e| e.to_string())?.iter().map(|name| name.trim().to_string()).collect();
@@ -224,20 +225,94 @@ impl Table {
                 columns()
             );
         }
-        Ok(Self { reader: Box::new(reader), uncounted, names, source })
+        Ok(Self { reader: Box::new(reader), lines, names, source })
     }
 
     /// The next rows, at most `most`, as JSON. `next` is the number of the line that comes.
-    fn rows(&mut self, next: &mut u64, most: usize) -> Result<Vec<Line>, csv::Error> {
+    fn rows(&mut self, next: &mut u64, most: usize) -> Result<Vec<Line>, String> {
         let mut rows = vec![];
         let mut record = csv::StringRecord::new();
-        while rows.len() < most && self.reader.read_record(&mut record)? {
+        let line_of = |lines: &Mutex<Lines>, byte: u64| lines.lock().expect("no holder panics").line_of(byte);
+        while rows.len() < most {
+            let begins = self.reader.position().byte();
+            let read = self.reader.read_record(&mut record);
+            let line = line_of(&self.lines, record.position().map_or(begins, csv::Position::byte));
+            match read {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    return Err(format!("{error}, in the row that begins at line {}", line_of(&self.lines, begins)));
+                }
+            }
+            // A quote in the middle of a field opens nothing.
+            let holds_lines = record.iter().next_back().is_some_and(|text| text.contains(['\n', '\r']));
+            if holds_lines && self.lines.lock().expect("no holder panics").ends_open() {
+                return Err(format!(
+                    "a quote of the row that begins at line {line} is not closed: the file ends within it"
+                ));
+            }
             let cells = self.names.iter().zip(record.iter()).filter(|(_, text)| !text.is_empty());
             let cells = cells.map(|(name, text)| (name.as_str(), cell(&self.source, name, text)));
-            rows.push((record.position().map_or(*next, |at| at.line() + self.uncounted), object(cells)));
-            *next = self.reader.position().line() + self.uncounted;
+            rows.push((line, object(cells)));
+            *next = line_of(&self.lines, self.reader.position().byte());
         }
         Ok(rows)
+    }
+}
+
+/// Where lines break, and how many quotes there are, of the text that a CSV reader was given. The reader's own count knows one kind of
+/// line end at a time.
+#[derive(Default)]
+struct Lines {
+    /// The bytes after each break: after a line feed, or after a carriage return that no line feed follows.
+    breaks: Vec<u64>,
+    quotes: u64,
+    read: u64,
+    after_return: bool,
+    ended: bool,
+}
+
+impl Lines {
+    fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if self.after_return && *byte != b'\n' {
+                self.breaks.push(self.read);
+            }
+            self.read += 1;
+            self.after_return = *byte == b'\r';
+            self.quotes += u64::from(*byte == b'"');
+            if *byte == b'\n' {
+                self.breaks.push(self.read);
+            }
+        }
+    }
+
+    /// The line, from 1, of the row that begins at `byte`. The reader leaves the line feed of the row before to this one.
+    fn line_of(&self, byte: u64) -> u64 {
+        let before = self.breaks.partition_point(|at| *at <= byte);
+        let is_line_feed = self.breaks.get(before) == Some(&(byte + 1));
+        before as u64 + u64::from(is_line_feed) + 1
+    }
+
+    /// Whether the text ended within a quote.
+    fn ends_open(&self) -> bool {
+        self.ended && self.quotes % 2 == 1
+    }
+}
+
+/// Tells of what is read through it.
+struct Watched<R> {
+    inner: R,
+    lines: Arc<Mutex<Lines>>,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        let mut lines = self.lines.lock().expect("no holder panics");
+        lines.ended |= read == 0 && !buffer.is_empty();
+        lines.add(&buffer[..read]);
+        Ok(read)
     }
 }
 
@@ -280,6 +355,42 @@ fn number(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn source() -> Arc<Source> {
+        let text = "CREATE TABLE s (h TEXT) WITH (connector = 'kafka', topic = 's')";
+        Arc::new(bifold_fold::pipeline::parse("s.sql", text, 1_000u64).expect("a source").sources.remove(0))
+    }
+
+    fn table(text: &str) -> Table {
+        Table::open(Box::new(std::io::Cursor::new(text.as_bytes().to_vec())), None, source()).expect("a table")
+    }
+
+    #[test]
+    fn rows_are_at_the_lines_that_an_editor_shows() {
+        for (text, lines) in [
+            ("h\na\nb\nc\n", [2, 3, 4]),
+            ("h\r\na\r\nb\r\nc\r\n", [2, 3, 4]),
+            ("h\ra\rb\rc\r", [2, 3, 4]),
+            ("h\r\na\nb\r\nc\n", [2, 3, 4]),
+            ("h\na\r\nb\nc", [2, 3, 4]),
+            ("h\n\"a\n1\"\nb\nc\n", [2, 4, 5]),
+            ("\u{feff}h\r\n\"a\r\n1\"\r\nb\r\nc\r\n", [2, 4, 5]),
+        ] {
+            let mut table = table(text);
+            let found: Vec<u64> = table.rows(&mut 1, 10).expect("rows").into_iter().map(|(line, _)| line).collect();
+            assert_eq!(found, lines, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_quote_that_is_not_closed_takes_no_rows_with_it() {
+        let mut open = table("h\na\n\"5 inch\nb\nc\n");
+        assert_eq!(open.rows(&mut 1, 1).expect("the first row").len(), 1);
+        let said = open.rows(&mut 1, 10).expect_err("the quote is open");
+        assert!(said.contains("line 3 is not closed"), "{said}");
+        let mut table = table("h\n5\" pipe\nb");
+        assert_eq!(table.rows(&mut 1, 10).expect("it opens nothing").len(), 2);
+    }
 
     #[test]
     fn numbers_of_tables_are_written_as_json_has_them() {

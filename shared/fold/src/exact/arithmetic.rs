@@ -37,7 +37,12 @@ fn judged_calls(plan: &LogicalPlan) -> Result<u64> {
             expr.apply(|expr| {
                 calls += match expr {
                     Expr::ScalarFunction(call) => u64::from(size::is_judged(call.name())),
-                    Expr::BinaryExpr(binary) => u64::from(binary.op == Operator::StringConcat),
+                    // Of a chain each is gone when the next one is made.
+                    Expr::BinaryExpr(binary) if binary.op == Operator::StringConcat => {
+                        let begins =
+                            |left: &Expr| matches!(left, Expr::BinaryExpr(left) if left.op == Operator::StringConcat);
+                        u64::from(!begins(&binary.left))
+                    }
                     _ => 0,
                 };
                 Ok(TreeNodeRecursion::Continue)

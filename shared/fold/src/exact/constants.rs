@@ -9,7 +9,7 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::Schema;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::common::{DFSchema, Result, ScalarValue, resources_err};
 use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -23,7 +23,10 @@ use datafusion::physical_expr::create_physical_expr;
 
 /// The rule.
 #[derive(Debug)]
-pub(crate) struct Fold;
+pub(crate) struct Fold {
+    /// The most bytes of a constant. None: as many as it has. DataFusion repeats a constant for every row of a batch, and counts none of it.
+    pub(crate) most: Option<u64>,
+}
 
 impl OptimizerRule for Fold {
     fn name(&self) -> &str {
@@ -53,7 +56,7 @@ impl OptimizerRule for Fold {
         let names = NamePreserver::new(&plan);
         let made = plan.map_expressions(|expr| {
             let name = names.save(&expr);
-            let made = expr.transform_up(|expr| folded(expr, &context))?;
+            let made = expr.transform_up(|expr| folded(expr, &context, self.most))?;
             Ok(made.update_data(|expr| name.restore(expr)))
         })?;
         Ok(made.update_data(|plan| match plan {
@@ -97,7 +100,7 @@ fn tied(condition: Expr, input: &LogicalPlan) -> Expr {
     }
 }
 
-fn folded(expr: Expr, context: &SimplifyContext) -> Result<Transformed<Expr>> {
+fn folded(expr: Expr, context: &SimplifyContext, most: Option<u64>) -> Result<Transformed<Expr>> {
     let made = match expr {
         Expr::ScalarFunction(ScalarFunction { func, args }) if simplifies(func.name()) => {
             match func.simplify(args, context)? {
@@ -118,6 +121,11 @@ fn folded(expr: Expr, context: &SimplifyContext) -> Result<Transformed<Expr>> {
         expr => Transformed::no(expr),
     };
     made.transform_data(|expr| match value_of(&expr, context.config_options()) {
+        Some(value) if most.is_some_and(|most| value.size() as u64 > most) => resources_err!(
+            "a constant of {} bytes, which every row may repeat; the most is {}",
+            value.size(),
+            most.unwrap_or_default()
+        ),
         Some(value) => Ok(Transformed::yes(Expr::Literal(value, None))),
         None => Ok(in_order(expr)),
     })

@@ -15,7 +15,7 @@ pub(crate) const LONGEST: i64 = 1 << 16;
 const LONGEST_AT_MOST: i64 = 1 << 26;
 
 /// The functions that are judged.
-pub(super) const JUDGED: [&str; 17] = [
+pub(super) const JUDGED: [&str; 18] = [
     "array_append",
     "array_concat",
     "array_prepend",
@@ -27,6 +27,7 @@ pub(super) const JUDGED: [&str; 17] = [
     "generate_series",
     "levenshtein",
     "lpad",
+    "make_array",
     "range",
     "regexp_replace",
     "repeat",
@@ -58,7 +59,7 @@ const MOST_PAIRS: i128 = 1 << 32;
 
 /// What each of so many calls may ask for in a batch, of a query with so much memory: together they take half of it.
 pub(crate) fn share(memory: u64, calls: u64) -> u64 {
-    (memory / 2 / calls.max(1)).clamp(LEAST_TOGETHER, MOST_TOGETHER)
+    (memory / 2 / calls.max(1)).clamp(LEAST_TOGETHER, MOST_TOGETHER.max(memory / 8))
 }
 
 /// Whether the results of a function, or of the operator `||`, are judged.
@@ -87,7 +88,7 @@ pub(super) fn check(function: &str, args: &[ColumnarValue], bound: Bound) -> Res
         }
         ("levenshtein", [one, other]) => pairs(lengths(one)?, lengths(other)?, bound),
         // Of an event's own values they make nothing large.
-        ("concat" | "concat_ws" | "||" | "array_append" | "array_concat" | "array_prepend", args)
+        ("concat" | "concat_ws" | "||" | "array_append" | "array_concat" | "array_prepend" | "make_array", args)
             if matches!(bound, Bound::Together { .. }) =>
         {
             let lengths = args.iter().map(lengths).collect::<Result<Vec<_>>>()?;
@@ -121,7 +122,8 @@ fn at_most(function: &str, most: i64, length: Numbers, times: Numbers, bound: Bo
 }
 
 fn makes_elements(function: &str) -> bool {
-    matches!(function, "range" | "generate_series") || function.starts_with("array_") && function != "array_to_string"
+    matches!(function, "range" | "generate_series")
+        || (function.starts_with("array_") || function == "make_array") && function != "array_to_string"
 }
 
 /// Judges what each row asks for.
@@ -178,12 +180,18 @@ fn series(function: &str, from: Numbers, to: Numbers, step: Numbers, bound: Boun
     judge(function, (0..rows).filter_map(length), rows, LONGEST, bound)
 }
 
-/// Lengths of texts in bytes, and of lists in elements; anything else is of length 1.
+/// Lengths of texts in bytes, and of lists in elements of eight bytes; anything else is of length 1.
 fn lengths(value: &ColumnarValue) -> Result<Numbers> {
     let array = one_or_all(value)?;
     match array.data_type() {
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Binary | DataType::List(_) => {
-            numbers_of(&length(&array)?)
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Binary => numbers_of(&length(&array)?),
+        DataType::List(_) => {
+            let elements = numbers_of(&length(&array)?)?;
+            let all: i64 = elements.iter().flatten().sum();
+            let bytes = array.to_data().get_slice_memory_size().unwrap_or(0) as i64;
+            // On average: lists of lists, and of texts, have larger ones.
+            let width = (bytes / all.max(1) / 8).max(1);
+            Ok(elements.into_iter().map(|length| Some(length? * width)).collect())
         }
         _ => Ok(one()),
     }

@@ -227,7 +227,7 @@ fn analyse(state: &SessionState, plan: LogicalPlan, terms: Terms) -> DataFusionR
     let context = context.with_skip_failing_rules(false);
     let simplify: Arc<dyn OptimizerRule + Send + Sync> = match terms.dialect.is_first() {
         true => Arc::new(SimplifyExpressions::new()),
-        false => Arc::new(exact::constants::Fold),
+        false => Arc::new(exact::constants::Fold { most: None }),
     };
     let plan = Optimizer::with_rules(vec![simplify]).optimize(plan, &context, |_, _| {})?;
     if terms.is_new() {
