@@ -57,7 +57,7 @@ pub async fn each<E: From<Error>>(
     Ok(())
 }
 
-/// How the version that was chosen last decodes. None where there is no view.
+/// The source as the version that was chosen last defines it. None if there is no view.
 fn definition_in_force(ledger: &Ledger) -> Option<Source> {
     let active = ledger.versions.values().filter(|version| version.active);
     serde_json::from_value(active.max_by_key(|version| version.chosen)?.source.clone()).ok()

@@ -12,6 +12,7 @@ mod decoding;
 mod greedy;
 mod http;
 mod ingest;
+mod produce;
 mod services;
 mod store;
 mod values;

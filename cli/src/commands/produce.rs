@@ -97,7 +97,7 @@ pub(crate) async fn run(common: &Common, produce: Produce) -> Result<(), Exit> {
                         pace.end();
                         return Err(with_more(
                             failure,
-                            &format!("{}; mend the file, then {}", so_far(records, &ends), go_on()),
+                            &format!("{}; fix the file, then {}", so_far(records, &ends), go_on()),
                         ));
                     }
                 };
