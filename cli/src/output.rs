@@ -1,5 +1,6 @@
 //! Printing results: tables for people, JSON and CSV for programs.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
@@ -78,25 +79,23 @@ fn csv(text: &str) -> String {
     }
 }
 
+/// Dead letters of a view, for people. None if there are none.
+pub(crate) fn dead_letters(view: &str, source: &str, reasons: &BTreeMap<String, u64>) -> Option<String> {
+    let (commonest, count) = reasons.iter().max_by_key(|(_, count)| **count)?;
+    let all: u64 = reasons.values().sum();
+    Some(format!(
+        "view {view} does not count {all} dead letters of source {source}, of which {count} are {commonest}; \
+         `bifold dead-letters {source}` lists them"
+    ))
+}
+
 /// What answers leave out, for people: a line for the dead letters of each view, one for each hole.
 pub(crate) fn left_out(coverage: &Value) -> Vec<String> {
     let mut lines = vec![];
     for element in coverage.as_array().into_iter().flatten() {
         let (view, source) = (cell(&element["view"]), cell(&element["source"]));
-        let mut reasons: Vec<(&String, u64)> = element["dead_letter_reasons"]
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter_map(|(reason, count)| Some((reason, count.as_u64()?)))
-            .collect();
-        reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        if let Some((commonest, count)) = reasons.first() {
-            let all: u64 = reasons.iter().map(|(_, count)| count).sum();
-            lines.push(format!(
-                "view {view} does not count {all} dead letters of source {source}, of which {count} are {commonest}; \
-                 `bifold dead-letters {source}` lists them"
-            ));
-        }
+        let reasons = serde_json::from_value(element["dead_letter_reasons"].clone()).unwrap_or_default();
+        lines.extend(dead_letters(&view, &source, &reasons));
         for hole in element["holes"].as_array().into_iter().flatten() {
             lines.push(format!(
                 "view {view} does not count {}/{} [{},{}): {}, {}",

@@ -611,7 +611,7 @@ fn plan_says_what_starting_a_pipeline_would_do() {
             "k TEXT, n BIGINT",
             ", quoted_numbers = 'false'",
             view,
-            vec!["quoted_numbers of the source was true, and is not set"],
+            vec!["quoted_numbers of the source was true, and is false"],
         ),
         ("k TEXT, n INT", "", view, vec!["column \"n\" of the source has another type"]),
         ("k TEXT, n BIGINT", "", &view.replace("count(*)", "count(n)"), vec!["its SELECT or its options changed"]),

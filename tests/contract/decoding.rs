@@ -413,6 +413,7 @@ fn dead_letters_are_in_every_coverage_as_long_as_the_definition_refuses_them() {
         let arguments = [&["batch", "run", "--at-least", at, "--url", url], full].concat();
         let ran = case.run(&arguments);
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        assert!(ran.stderr.contains("dead letters of source e"), "{}", ran.stderr);
     };
     batch(&offsets, &[], &service.url);
     assert_eq!(dead_in_coverage(&service, &offsets), 3);

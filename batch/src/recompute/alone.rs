@@ -21,10 +21,12 @@ impl Recompute {
         Utc::now().signed_duration_since(at).to_std().is_ok_and(|since| since >= self.leap_after)
     }
 
-    /// Whether a run has something to declare.
+    /// Whether a run has something to declare, and to build it from: a speed layer that starts beside it declares at once.
     pub(crate) fn has_to_declare(&self, ledger: &Ledger) -> bool {
         let next = |readings: &bifold_fold::view::Readings| readings.next_entry(ledger, false);
-        ledger.exists() && self.fold_stands(ledger) && self.views.iter().any(|view| matches!(next(view), Ok(Some(_))))
+        !ledger.archive.is_empty()
+            && self.fold_stands(ledger)
+            && self.views.iter().any(|view| matches!(next(view), Ok(Some(_))))
     }
 
     /// Declares the pipeline's versions that the ledger does not have, where nobody folds. Else the speed layer does, with its pipeline.

@@ -7,7 +7,7 @@ use bifold_batch::progress::Progress;
 use bifold_batch::recompute::{Recompute, Request};
 use bifold_batch::runs::{Trigger, runs};
 use bifold_fold::Source;
-use bifold_ledger::Offsets;
+use bifold_ledger::{Mode, Offsets};
 use serde_json::Value;
 
 use crate::args::{BatchRun, Common, OneShot};
@@ -59,6 +59,18 @@ pub(crate) async fn reports(common: &Common, run: &BatchRun, progress: &Progress
     for view in undeclared(&context, run, &sources).await? {
         eprintln!("view {view}: nothing to do, for nothing folds it yet; `bifold up` or `bifold speed` begins with it");
     }
+    for (source, journal) in context.journals(run.shot.timeout).await? {
+        let ledger = journal.ledger();
+        for report in
+            done.iter().filter(|report| sources.iter().any(|one| one.name == source) && report.mode != Mode::None)
+        {
+            let seen = ledger.versions.get(&report.version).and_then(|state| state.seen.as_ref());
+            let reasons = seen.and_then(|seen| seen.dead.get(&report.version));
+            if let Some(line) = reasons.and_then(|reasons| output::dead_letters(&report.view, &source, reasons)) {
+                eprintln!("warning: {line}");
+            }
+        }
+    }
     done.iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(Exit::failed)
 }
 
@@ -86,7 +98,7 @@ pub(crate) async fn list(common: &Common, shot: OneShot) -> Result<(), Exit> {
     for source in &context.pipeline.sources {
         let files = context.files(&source.name)?;
         for run in within(shot.timeout, &context.store_name(), runs(&files)).await? {
-            let views = run.views.iter().filter(|view| view.mode != bifold_ledger::Mode::None);
+            let views = run.views.iter().filter(|view| view.mode != Mode::None);
             let views: Vec<String> = views.map(|view| view.view.clone()).collect();
             rows.push(serde_json::json!({
                 "source": run.source,

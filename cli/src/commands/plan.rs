@@ -7,6 +7,7 @@ use bifold_fold::View;
 use bifold_fold::dialect::TODAY;
 use bifold_fold::view::Readings;
 use bifold_ledger::{Ledger, Toward, VersionState};
+use bifold_serving::json::timestamp_text;
 use serde_json::{Map, Value, json};
 
 use super::check::say_old_dialects;
@@ -120,10 +121,25 @@ fn source_changes(before: &Value, now: &Value) -> Vec<String> {
     let options: BTreeSet<&String> = old.keys().chain(new.keys()).filter(|name| *name != "columns").collect();
     let differs = options.into_iter().filter(|name| old.get(*name) != new.get(*name));
     reasons.extend(differs.map(|name| {
-        let shown = |of: &Map<String, Value>| of.get(name).map_or("not set".to_string(), Value::to_string);
-        format!("{name} of the source was {}, and is {}", shown(old), shown(new))
+        let shown = |of: &Map<String, Value>| shown(name, of.get(name));
+        let option = name.trim_end_matches("_us");
+        format!("{option} of the source was {}, and is {}", shown(old), shown(new))
     }));
     reasons
+}
+
+/// The value of an option as one would write it.
+fn shown(name: &str, value: Option<&Value>) -> String {
+    let micros = |value: &Value| value.as_i64().unwrap_or_default();
+    match (name, value) {
+        ("quoted_numbers", None) => "false".to_string(),
+        (_, None | Some(Value::Null)) => "not set".to_string(),
+        ("event_time_min_us" | "event_time_max_us", Some(value)) => timestamp_text(micros(value)),
+        (name, Some(value)) if name.ends_with("_us") => {
+            humantime::format_duration(Duration::from_micros(micros(value).unsigned_abs())).to_string()
+        }
+        (_, Some(value)) => value.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -134,15 +150,17 @@ mod tests {
     fn each_change_of_a_source_is_named() {
         let before = json!({"topics": ["t"], "columns": [{"name": "a", "ty": "Int"}, {"name": "b", "ty": "Text"}], "max_record": 10});
         let now = json!({"topics": ["t"], "columns": [{"name": "a", "ty": "BigInt"}, {"name": "c", "ty": "Text"}],
-                         "max_record": 20, "quoted_numbers": true});
+                         "max_record": 20, "quoted_numbers": true, "event_time_min_us": 946_684_800_000_000_i64, "event_time_max_ahead_us": 5_400_000_000_i64});
         assert_eq!(
             source_changes(&before, &now),
             [
                 "column \"a\" of the source has another type",
                 "column \"c\" of the source is new",
                 "column \"b\" of the source is gone",
+                "event_time_max_ahead of the source was not set, and is 1h 30m",
+                "event_time_min of the source was not set, and is 2000-01-01T00:00:00Z",
                 "max_record of the source was 10, and is 20",
-                "quoted_numbers of the source was not set, and is true",
+                "quoted_numbers of the source was false, and is true",
             ]
         );
         assert!(source_changes(&now, &now).is_empty());

@@ -23,6 +23,9 @@ pub const STACK: usize = 128 << 20;
 /// Rows of a batch, each of which a constant may be repeated for.
 const ROWS_OF_A_BATCH: u64 = 8_192;
 
+/// Bytes of a constant that no query is refused for.
+const SMALL: u64 = 16 << 10;
+
 /// DataFusion contexts with bifold's functions and settings, one for each dialect; they share memory and scratch.
 #[derive(Clone)]
 pub struct Engine {
@@ -122,7 +125,7 @@ impl Engine {
             .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
             .with_runtime_env(runtime)
             .with_analyzer_rule(Arc::new(exact::arithmetic::Checked { memory }))
-            .with_optimizer_rules(exact::optimizer_rules(Some(memory / 2 / ROWS_OF_A_BATCH)))
+            .with_optimizer_rules(exact::optimizer_rules(Some((memory / 2 / ROWS_OF_A_BATCH).max(SMALL))))
             .build();
         Ok(SessionContext::new_with_state(state))
     }

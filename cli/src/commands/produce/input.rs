@@ -241,7 +241,8 @@ impl Table {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
-                    return Err(format!("{error}, in the row that begins at line {}", line_of(&self.lines, begins)));
+                    let line = line_of(&self.lines, begins);
+                    return Err(format!("{}, in the row that begins at line {line}", what_is_wrong(&error)));
                 }
             }
             // A quote in the middle of a field opens nothing.
@@ -257,6 +258,17 @@ impl Table {
             *next = line_of(&self.lines, self.reader.position().byte());
         }
         Ok(rows)
+    }
+}
+
+/// What is wrong with a row, without the reader's own count of lines.
+fn what_is_wrong(error: &csv::Error) -> String {
+    match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            format!("{len} fields where the header has {expected_len}")
+        }
+        csv::ErrorKind::Utf8 { err, .. } => format!("field {} is not UTF-8", err.field() + 1),
+        _ => error.to_string(),
     }
 }
 
