@@ -18,12 +18,17 @@ CHANNELS = ["web", "app", "shop", "phone", "mail", "partner", "kiosk", None]
 BROKEN = [
     b"no json", b'{"time": "2026-01-01T00:00:00Z", "amount"', b"42", b"", b"  \n ", b"\xff\xfe\x00", b'"text"',
     b'{"channel": "web", "user": "u1", "amount": 1}', b'{"time": "yesterday", "channel": "web"}', b'{"time": 7, "channel": "web"}',
-    b'{"time": "2026-01-01T00:00:00Z", "channel": "web", "amount": "12"}', b'{"time": "2026-01-01T00:00:00Z", "channel": 5}',
+    b'{"time": "2026-01-01T00:00:00Z", "channel": "web", "amount": "twelve"}', b'{"time": "2026-01-01T00:00:00Z", "channel": 5}',
     b'{"time": "2026-01-01T00:00:00Z", "channel": "web", "amount": 1.5}', b'["a"]',
     b'{"time": "2026-01-01T00:00:00Z", "channel": "' + b"x" * MAX_RECORD + b'"}',
 ]
 QUIET = {"log_level": 0, "reconnect.backoff.max.ms": 1000}
 PATIENT = QUIET | {"enable.idempotence": True, "message.timeout.ms": 900_000, "linger.ms": 20}
+
+
+def counted(time_of, row):
+    """What an event counts as: (minute, channel, user, amount)."""
+    return f"{time_of:%Y-%m-%dT%H:%M}:00Z", row.get("channel"), row.get("user"), row.get("amount")
 
 
 class Rows:
@@ -47,7 +52,9 @@ class Rows:
         row["user"] = f"u{pick.randrange(2000)}" if pick.random() < 0.97 else None
         row["amount"] = pick.randrange(-50, 1000) if pick.random() < 0.95 else None
         row = {name: value for name, value in row.items() if value is not None or pick.random() < 0.5} | {"made": self.made}
-        return json.dumps(row), (f"{time_of:%Y-%m-%dT%H:%M}:00Z", row.get("channel"), row.get("user"), row.get("amount"))
+        if row.get("amount") is not None and pick.random() < 0.1:
+            return json.dumps(row | {"amount": str(row["amount"])}), counted(time_of, row)  # a number in quotes is one
+        return json.dumps(row), counted(time_of, row)
 
     def record(self):
         kind = self.random.random()
