@@ -15,6 +15,7 @@ pub(crate) mod constants;
 pub(crate) mod division;
 pub(crate) mod floats;
 pub(crate) mod implicit;
+pub(crate) mod nearest;
 pub(crate) mod numbers;
 
 use std::sync::Arc;

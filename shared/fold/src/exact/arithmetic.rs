@@ -1,6 +1,7 @@
 //! What of a query fails instead of going wrong: arithmetic of integers where it would wrap, and functions and operators that ask for
 //! more than the query's memory has room for. In views, where nobody reads a failure, `view/total.rs` makes it NULL.
 
+use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result};
 use datafusion::config::ConfigOptions;
@@ -64,6 +65,12 @@ fn checked(expr: Expr, schema: &DFSchema, most: u64) -> Result<Transformed<Expr>
             let zero =
                 Box::new(Expr::Cast(datafusion::logical_expr::Cast::new(Box::new(lit(0i64)), inner.get_type(schema)?)));
             Transformed::yes(or_null::checked(BinaryExpr { left: zero, op: Operator::Minus, right: inner }, most))
+        }
+        Expr::Cast(cast)
+            if *cast.field.data_type() == DataType::Float64
+                && cast.expr.get_type(schema).is_ok_and(|from| from.is_decimal()) =>
+        {
+            Transformed::yes(or_null::cast(*cast.expr, DataType::Float64))
         }
         Expr::ScalarFunction(call) => match or_null::bounded_by(&call, most) {
             Some(bounded) => Transformed::yes(bounded),

@@ -28,6 +28,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions;
 
 use super::size;
+use crate::exact::nearest;
 
 /// The call of a function, total.
 pub(crate) fn function(call: ScalarFunction) -> Expr {
@@ -146,6 +147,11 @@ impl OrNull {
                 }
                 _ => exec_err!("{op} takes two operands"),
             }),
+            Original::Cast { to: DataType::Float64, .. } if args.args[0].data_type().is_decimal() => {
+                let rows = args.number_rows;
+                let array = args.args[0].clone().into_array(rows)?;
+                Ok(ColumnarValue::Array(nearest::doubles(&array).expect("it is an array of decimals")))
+            }
             Original::Cast { to, .. } => operate(args, |operands| match operands {
                 [operand] => Ok(Arc::new(expressions::TryCastExpr::new(Arc::clone(operand), to.clone()))),
                 _ => exec_err!("a cast takes one operand"),
