@@ -57,7 +57,7 @@ pub async fn each<E: From<Error>>(
     Ok(())
 }
 
-/// The source as the version that was chosen last defines it. None if there is no view.
+/// The source definition of the version that was chosen last. None if no version is active.
 fn definition_in_force(ledger: &Ledger) -> Option<Source> {
     let active = ledger.versions.values().filter(|version| version.active);
     serde_json::from_value(active.max_by_key(|version| version.chosen)?.source.clone()).ok()

@@ -263,7 +263,7 @@ async fn append(
         source.source.check_key(key).map_err(Problem::bad_query)?;
     }
     let (of, key, validate) = (Arc::clone(&source.source), parameters.key, parameters.validate);
-    // Splitting and decoding megabytes is no work for the threads that everybody waits for.
+    // Splitting and decoding megabytes takes long, and would block the HTTP threads.
     let prepared = tokio::task::spawn_blocking(move || {
         let records = events::records(&body, &of);
         let (records, rejected) = if validate { events::judged(records, &of) } else { (records, vec![]) };

@@ -70,7 +70,7 @@ fn is_loopback_name(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Refuses what is not admitted, and tells browsers of origins that are.
+/// Answers requests that are not admitted with 403. Names the origin of the others in the CORS headers.
 pub(crate) async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     let origin = match guard.admit(request.headers()) {
         Ok(origin) => origin,

@@ -92,7 +92,7 @@ fn sql_type(word: &str, after: &str) -> Option<(String, usize)> {
     Some((plain.to_string(), 0))
 }
 
-/// What stands in the parentheses that follow at once, and their length with it.
+/// The text between the parentheses at the start of `after`, and the length of both parentheses and text.
 fn parameters(after: &str) -> Option<(&str, usize)> {
     if !after.starts_with('(') {
         return None;

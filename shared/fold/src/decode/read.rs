@@ -39,7 +39,7 @@ impl Malformed {
 /// What a source says of numbers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Numbers {
-    /// What they count in a column of times. None: they are no times.
+    /// The unit of numbers in a timestamp column. None: a number is not a timestamp.
     unit: Option<TimestampUnit>,
     /// Whether a string may hold one.
     quoted: bool,

@@ -30,7 +30,7 @@ impl AnalyzerRule for Checked {
     }
 }
 
-/// How many calls of a plan make values whose size is judged. They share the memory: each may be alive while the others are made.
+/// Counts the calls of a plan whose results are bounded. Their results may be in memory at the same time, so they share it.
 fn judged_calls(plan: &LogicalPlan) -> Result<u64> {
     let mut calls = 0;
     plan.apply_with_subqueries(|node| {
