@@ -15,9 +15,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::array::RecordBatch;
 use bifold_config::Collect;
 use bifold_fold::Source;
-use bifold_ledger::{Body, Ledger, Nonce, Offsets, TopicPartition};
+use bifold_ledger::{Body, File, Ledger, Nonce, Offsets, TopicPartition};
 use bifold_log::{Log, Owned, ReaderOptions, Seat, Start, Survey, Turn, Unread, survey, topic_ids};
 use bifold_service::{Backoff, Component, Shutdown, StartLimit};
 use bifold_store::failpoint::failpoint;
@@ -312,15 +313,11 @@ impl Collector {
         let layout = &self.files.layout;
         let (mut rows, mut dead) = (vec![], vec![]);
         if taken.rows.num_rows() > 0 {
-            let bytes = buffer::parquet(&taken.rows)?;
-            let path = layout.archive(number, nonce, &taken.ranges);
-            rows.push(self.files.put(path, bytes, taken.rows.num_rows() as u64).await?);
+            rows.push(put_rows(&self.files, layout.archive(number, nonce, &taken.ranges), &taken.rows).await?);
             failpoint("collect.rows_written");
         }
         if taken.dead.num_rows() > 0 {
-            let bytes = buffer::parquet(&taken.dead)?;
-            let path = layout.dead_letters(number, nonce, &taken.ranges);
-            dead.push(self.files.put(path, bytes, taken.dead.num_rows() as u64).await?);
+            dead.push(put_rows(&self.files, layout.dead_letters(number, nonce, &taken.ranges), &taken.dead).await?);
         }
         let (ranges, counts) = (taken.ranges.clone(), taken.counts.clone());
         Ok(Body::Archived { ranges, rows, dead, counts, decoding: self.source.decoding() })
@@ -361,6 +358,13 @@ impl Collector {
         let labels = [("source", self.source.name.clone()), ("role", "collect".to_string())];
         metrics::gauge!("bifold_unread_partitions", &labels).set(unread.len() as f64);
     }
+}
+
+/// Writes an archive file.
+pub(crate) async fn put_rows(files: &SourceFiles, path: String, rows: &RecordBatch) -> Result<File, Error> {
+    let (bytes, tail) = bifold_archive::file::write(rows)?;
+    let file = files.put(path, bytes, rows.num_rows() as u64).await?;
+    Ok(File { tail: Some(tail), ..file })
 }
 
 fn sleep(runtime: &Handle, pause: Duration, shutdown: &Shutdown) {

@@ -13,13 +13,13 @@ pub enum Error {
     Log(#[from] bifold_log::Error),
     /// A fold failed.
     #[error(transparent)]
-    Fold(#[from] bifold_fold::Error),
+    Fold(bifold_fold::Error),
     /// A view that cannot be compiled.
     #[error(transparent)]
     Pipeline(#[from] bifold_fold::PipelineError),
     /// DataFusion failed.
     #[error(transparent)]
-    DataFusion(#[from] DataFusionError),
+    DataFusion(DataFusionError),
     /// Parquet failed.
     #[error(transparent)]
     Parquet(#[from] parquet::errors::ParquetError),
@@ -73,6 +73,24 @@ pub enum Error {
 
 fn hint(why: &str) -> String {
     if why.is_empty() { String::new() } else { format!(" ({why})") }
+}
+
+impl From<DataFusionError> for Error {
+    fn from(error: DataFusionError) -> Self {
+        damage(&error).unwrap_or(Error::DataFusion(error))
+    }
+}
+
+impl From<bifold_fold::Error> for Error {
+    fn from(error: bifold_fold::Error) -> Self {
+        damage(&error).unwrap_or(Error::Fold(error))
+    }
+}
+
+/// The damaged file that a scan or its planning came across.
+fn damage(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
+    let (path, why) = bifold_archive::checked::damage_in(error)?;
+    Some(bifold_store::Error::Damaged { path: path.to_string(), why: why.to_string() }.into())
 }
 
 impl Error {

@@ -19,7 +19,8 @@ use object_store::path::Path;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::Error;
-use crate::collect::buffer::{parquet, sorted};
+use crate::collect::buffer::sorted;
+use crate::collect::put_rows;
 use crate::recompute::WORTH;
 
 /// How often it is looked whether there is something to do.
@@ -226,7 +227,7 @@ impl Maintain {
             let why = format!("archive files hold {} rows, the ledger says {expected}", all.num_rows());
             return Err(Error::Internal(why));
         }
-        Ok(vec![self.files.put(path, parquet(&all)?, expected).await?])
+        Ok(vec![put_rows(&self.files, path, &all).await?])
     }
 
     /// Puts a replacement, unless somebody else was faster or it took so long that its files may be gone.

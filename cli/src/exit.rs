@@ -9,7 +9,7 @@ pub(crate) enum Exit {
     /// 2: usage, configuration, pipeline or query.
     #[error("{0}")]
     Usage(String),
-    /// 3: verify found a difference or a damaged file.
+    /// 3: verify found a difference, or a file is damaged.
     #[error("{0}")]
     Difference(String),
     /// 4: what `plan` was asked would change something. It has said what.
@@ -75,6 +75,9 @@ impl From<bifold_log::Error> for Exit {
 impl From<bifold_batch::Error> for Exit {
     fn from(error: bifold_batch::Error) -> Self {
         match error {
+            bifold_batch::Error::Store(error @ bifold_store::Error::Damaged { .. }) => {
+                Exit::Difference(error.to_string())
+            }
             bifold_batch::Error::Store(error) => error.into(),
             bifold_batch::Error::Log(error) => error.into(),
             bifold_batch::Error::Unknown { .. } => Exit::usage(error),

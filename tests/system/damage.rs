@@ -233,10 +233,42 @@ fn an_archive_file_cut_short_or_missing_is_named() {
         names_the_file(&case, &file);
         let before = entry_paths(&case).len();
         let ran = case.run(&["batch", "run", "--full"]);
-        assert_eq!(ran.code, Some(1), "a batch run over a damaged archive fails: {}{}", ran.stdout, ran.stderr);
+        assert_eq!(ran.code, Some(3), "a batch run over a damaged archive fails: {}{}", ran.stdout, ran.stderr);
         assert!(ran.stderr.contains(&file.path), "{} is not named in {}", file.path, ran.stderr);
         assert_eq!(entry_paths(&case).len(), before, "it publishes nothing");
     }
+}
+
+#[test]
+fn a_flipped_bit_in_the_archive_never_becomes_a_batch_view() {
+    let case = store();
+    let file = entries(&case).into_iter().find_map(|entry| match entry.body {
+        Body::Archived { mut rows, .. } => rows.pop(),
+        _ => None,
+    });
+    let file = file.expect("an archive file");
+    assert!(file.tail.is_some(), "its parts have checksums: {file:?}");
+    let object = object(&case, &file);
+    let whole = std::fs::read(&object).expect("the file is there");
+    let mut found = 0;
+    for place in (1..12).map(|i| whole.len() * i / 12) {
+        let mut altered = whole.clone();
+        altered[place] ^= 1;
+        std::fs::write(&object, &altered).expect("it can be written");
+        let before = entry_paths(&case).len();
+        let ran = case.run(&["batch", "run", "--full"]);
+        std::fs::write(&object, &whole).expect("it can be written");
+        if ran.code == Some(3) {
+            found += 1;
+            assert!(ran.stderr.contains(&file.path), "{} is not named in {}", file.path, ran.stderr);
+            assert_eq!(entry_paths(&case).len(), before, "it publishes nothing");
+        } else {
+            // No view reads what stands there.
+            assert_eq!(ran.code, Some(0), "byte {place}: {}{}", ran.stdout, ran.stderr);
+            verify_offline(&case, "after a bit was flipped where no view reads");
+        }
+    }
+    assert!(found >= 3, "{found} of 11 flipped bits were found");
 }
 
 #[test]
@@ -249,7 +281,7 @@ fn a_dead_letter_file_cut_short_is_named() {
     let file = file.expect("a file of dead letters");
     cut_short(&object(&case, &file));
     let ran = case.run(&["dead-letters", "e"]);
-    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert_eq!(ran.code, Some(3), "{}", ran.stderr);
     assert!(ran.stderr.contains(&file.path), "{} is not named in {}", file.path, ran.stderr);
     // Every recompute that decodes again reads them too.
     names_the_file(&case, &file);

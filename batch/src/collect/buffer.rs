@@ -9,17 +9,11 @@ use arrow::array::{
     StructBuilder, TimestampMicrosecondBuilder,
 };
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::Field;
 use bifold_archive::{ABSENT, dead_schema, header_fields, row_schema};
 use bifold_fold::{DeadLetter, Decoder, Envelope, Reason, Source};
 use bifold_ledger::{ArchiveCounts, Ranges, Span, TopicPartition};
 use bifold_log::{Chunk, Record};
-use bytes::Bytes;
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
-
-use crate::Error;
 
 /// What waits to be archived.
 pub(super) struct Buffer {
@@ -336,18 +330,4 @@ pub(crate) fn sorted(rows: &RecordBatch) -> RecordBatch {
     let columns: Vec<SortColumn> = by.iter().map(|name| SortColumn { values: column(name), options: None }).collect();
     let order = lexsort_to_indices(&columns, None).expect("these types can be sorted");
     take_record_batch(rows, &order).expect("the indices are the batch's own")
-}
-
-/// A Parquet file of one batch.
-pub(crate) fn parquet(rows: &RecordBatch) -> Result<Bytes, Error> {
-    let level = ZstdLevel::try_new(1).expect("1 is a level");
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(level))
-        .set_column_dictionary_enabled("_payload".into(), false)
-        .set_max_row_group_row_count(Some(131_072))
-        .build();
-    let schema: Arc<Schema> = rows.schema();
-    let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties))?;
-    writer.write(rows)?;
-    Ok(writer.into_inner()?.into())
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bifold_archive::checked::CheckedStore;
 use bifold_archive::row_schema;
 use bifold_fold::{Engine, Source};
 use bifold_ledger::{File, Hole, Part, TopicPartition};
@@ -15,8 +16,6 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::Error;
 
-/// The name under which the store is known to DataFusion.
-const STORE: &str = "bifold://store/";
 /// Files that are asked for at once.
 const CHECKS_AT_ONCE: usize = 32;
 
@@ -34,9 +33,13 @@ pub(super) async fn table(
     // A scan takes a path that is not there for an empty folder.
     let checks: Vec<_> = files.iter().map(|file| store.check_length(file)).collect();
     stream::iter(checks).buffer_unordered(CHECKS_AT_ONCE).try_collect::<()>().await?;
-    let url = ObjectStoreUrl::parse(STORE)?;
-    engine.context().runtime_env().register_object_store(url.as_ref(), Arc::clone(&store.store));
-    let paths = files.iter().map(|file| ListingTableUrl::parse(format!("{STORE}{}", store.layout.object(&file.path))));
+    // A name of its own: DataFusion looks the store up when it reads.
+    let store_url = format!("bifold://{}/", uuid::Uuid::new_v4().simple());
+    let url = ObjectStoreUrl::parse(&store_url)?;
+    let checked = CheckedStore::new(store, files.iter());
+    engine.context().runtime_env().register_object_store(url.as_ref(), Arc::new(checked));
+    let paths =
+        files.iter().map(|file| ListingTableUrl::parse(format!("{store_url}{}", store.layout.object(&file.path))));
     let format = Arc::new(ParquetFormat::default().with_force_view_types(false).with_enable_pruning(true));
     let options = ListingOptions::new(format).with_file_extension(".parquet");
     let config = ListingTableConfig::new_with_multi_paths(paths.collect::<Result<Vec<_>, _>>()?)

@@ -49,7 +49,7 @@ pub(super) async fn write_run(
         }
     }
     let checked = writer.into_inner().map_err(full)?;
-    let file = File { path, bytes: checked.bytes, crc32: checked.hasher.finalize(), rows };
+    let file = File { path, bytes: checked.bytes, crc32: checked.hasher.finalize(), rows, tail: None };
     if rows > 0 {
         upload(files, &file, temporary).await.map_err(|e| match e {
             Upload::Scratch(e) => failed(e),

@@ -4,6 +4,8 @@
 //! and everything that `verify` reads, are decoded again from the original bytes ([`replay::Replay`]). What the log no longer
 //! has is read from here as if it came from the log ([`records::Records`]).
 
+pub mod checked;
+pub mod file;
 pub mod records;
 pub mod replay;
 

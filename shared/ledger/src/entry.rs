@@ -243,6 +243,18 @@ pub struct File {
     pub crc32: u32,
     /// How many rows it holds.
     pub rows: u64,
+    /// Its end, from which the checksums of its other parts are read. None: it can only be checked whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail: Option<Tail>,
+}
+
+/// The end of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Tail {
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// CRC-32 (ISO-HDLC) of its bytes.
+    pub crc32: u32,
 }
 
 /// What an `archived` entry added.

@@ -37,7 +37,7 @@ pub use change::{Change, ChangeKind, Hole};
 pub use compaction::{ArchiveSizes, holes_of};
 pub use cover::{Chain, Cover, Gap, Holes, LiveUnit, chain};
 pub use decide::{BatchPlan, ExpiryPlan, Mode, Toward, VersionPlan};
-pub use entry::{ArchiveCounts, BaseView, Body, Entry, File, PublishedVersion, Seen};
+pub use entry::{ArchiveCounts, BaseView, Body, Entry, File, PublishedVersion, Seen, Tail};
 pub use extent::Extent;
 pub use ledger::{ArchiveUnit, Ledger, Unit, VersionState};
 pub use names::{Dialect, Nonce, Number, VersionId};

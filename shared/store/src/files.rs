@@ -31,7 +31,7 @@ impl SourceFiles {
     /// # Errors
     /// The store is unavailable.
     pub async fn put(&self, path: String, bytes: Bytes, rows: u64) -> Result<File, Error> {
-        let file = File { bytes: bytes.len() as u64, crc32: crc32fast::hash(&bytes), rows, path };
+        let file = File { bytes: bytes.len() as u64, crc32: crc32fast::hash(&bytes), rows, tail: None, path };
         let object = self.layout.object(&file.path);
         let put = self.store.put(&object, bytes.into()).await;
         put.map_err(|source| Error::Unavailable { action: "write", path: object.to_string(), source })?;
@@ -122,6 +122,27 @@ impl SourceFiles {
         }
     }
 
+    /// Checks a file against what its entry says, without holding it in memory.
+    ///
+    /// # Errors
+    /// The store is unavailable, or the file is missing, cut short or altered.
+    pub async fn check(&self, file: &File) -> Result<(), Error> {
+        let object = self.layout.object(&file.path);
+        let unavailable = |source| Error::Unavailable { action: "read", path: object.to_string(), source };
+        let damaged = |why: String| Error::Damaged { path: object.to_string(), why };
+        let mut parts = match self.store.get(&object).await {
+            Ok(got) => got.into_stream(),
+            Err(object_store::Error::NotFound { .. }) => return Err(damaged("it does not exist".into())),
+            Err(e) => return Err(unavailable(e)),
+        };
+        let (mut hasher, mut bytes) = (crc32fast::Hasher::new(), 0);
+        while let Some(part) = parts.try_next().await.map_err(unavailable)? {
+            hasher.update(&part);
+            bytes += part.len() as u64;
+        }
+        same(file, bytes, hasher.finalize()).map_err(damaged)
+    }
+
     /// Reads a file whole and checks it against what its entry says.
     ///
     /// # Errors
@@ -135,13 +156,16 @@ impl SourceFiles {
             Err(object_store::Error::NotFound { .. }) => return Err(damaged("it does not exist".into())),
             Err(e) => return Err(unavailable(e)),
         };
-        if bytes.len() as u64 != file.bytes {
-            return Err(damaged(format!("it has {} bytes, the ledger says {}", bytes.len(), file.bytes)));
-        }
-        let crc32 = crc32fast::hash(&bytes);
-        if crc32 != file.crc32 {
-            return Err(damaged(format!("its CRC-32 is {crc32:08x}, the ledger says {:08x}", file.crc32)));
-        }
+        same(file, bytes.len() as u64, crc32fast::hash(&bytes)).map_err(damaged)?;
         Ok(bytes)
+    }
+}
+
+/// How a file of this length and checksum differs from what its entry says.
+fn same(file: &File, bytes: u64, crc32: u32) -> Result<(), String> {
+    match (bytes == file.bytes, crc32 == file.crc32) {
+        (true, true) => Ok(()),
+        (false, _) => Err(format!("it has {bytes} bytes, the ledger says {}", file.bytes)),
+        (true, false) => Err(format!("its CRC-32 is {crc32:08x}, the ledger says {:08x}", file.crc32)),
     }
 }

@@ -238,7 +238,7 @@ pub(crate) fn published(version: VersionId, path: &str) -> PublishedVersion {
 
 /// A file of some name.
 pub(crate) fn file(path: &str) -> File {
-    File { path: path.into(), bytes: 100, crc32: 7, rows: 10 }
+    File { path: path.into(), bytes: 100, crc32: 7, rows: 10, tail: None }
 }
 
 /// The partition `partition` of the topic w.

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use bifold_ledger::{
-    ArchiveCounts, BaseView, Body, Dialect, Entry, FORMAT, Nonce, Offsets, PublishedVersion, Ranges, Seen, Span,
-    TopicPartition,
+    ArchiveCounts, BaseView, Body, Dialect, Entry, FORMAT, File, Nonce, Offsets, PublishedVersion, Ranges, Seen, Span,
+    Tail, TopicPartition,
 };
 
 use crate::dsl::{file, refused, run, show};
@@ -145,6 +145,16 @@ fn examples() -> Vec<(&'static str, Body)> {
                 sql: "SELECT channel, count(*) AS edits FROM wikipedia GROUP BY channel".into(),
                 source: serde_json::Value::Null,
                 dialect: Dialect(2),
+            },
+        ),
+        (
+            "archived_with_tails",
+            Body::Archived {
+                ranges: [(TopicPartition::new("wikipedia", 0), Span::new(8000, 8100))].into_iter().collect(),
+                rows: vec![File { tail: Some(Tail { bytes: 12, crc32: 9 }), ..file("rows/a") }],
+                dead: vec![],
+                counts: ArchiveCounts { rows: 100, ..ArchiveCounts::default() },
+                decoding: "5e1f".into(),
             },
         ),
         (

@@ -215,7 +215,7 @@ impl Recompute {
             upload.put_part(PutPayload::from(part.to_vec())).await.map_err(failed)?;
         }
         upload.complete().await.map_err(failed)?;
-        Ok(File { bytes: bytes.len() as u64, crc32: crc32fast::hash(&bytes), rows: 1, path })
+        Ok(File { bytes: bytes.len() as u64, crc32: crc32fast::hash(&bytes), rows: 1, tail: None, path })
     }
 
     async fn retire_old_versions(&self, journal: &mut Journal) -> Result<(), Error> {

@@ -46,7 +46,7 @@ async fn offer(world: &Arc<World>, process: usize, who: &str) -> Result<(), Erro
 }
 
 fn file() -> File {
-    File { path: "batch/none/00000000000000000001-none-0.parquet".into(), bytes: 1, crc32: 1, rows: 1 }
+    File { path: "batch/none/00000000000000000001-none-0.parquet".into(), bytes: 1, crc32: 1, rows: 1, tail: None }
 }
 
 fn folded(at: i32, start: i64, end: i64, versions: Vec<VersionId>) -> Body {
