@@ -48,8 +48,6 @@ const FLUSH_WITHIN: Duration = Duration::from_secs(30);
 const UNREAD_AFTER: Duration = Duration::from_secs(60);
 /// How often it warns of dead letters.
 const TELL_EVERY: Duration = Duration::from_secs(30);
-/// Bytes that wait in memory at most.
-const BUFFER_BYTES: usize = 256 << 20;
 
 /// Archives one source.
 #[derive(Debug)]
@@ -153,7 +151,7 @@ impl Collector {
             }
         };
         report_lag(&ledger, &found, unread);
-        let mut buffer = Buffer::new(Arc::clone(&self.source));
+        let mut buffer = Buffer::new(Arc::clone(&self.source), self.options.flush_rows);
         for (at, next) in standing.next.iter().filter(|(at, next)| *next > ledger.archived(at)) {
             buffer.pass(at, ledger.archived(at), next);
             read.advance(at, next);
@@ -179,10 +177,14 @@ impl Collector {
                         last_record = Instant::now();
                         *trouble = None;
                     }
-                    buffer.push(&chunk, |at| read.or_zero(at));
+                    let mut taken = buffer.push(&chunk, 0, &mut read);
                     self.tell_of_dead_letters(&mut buffer);
-                    for (at, next, _) in chunk.positions() {
-                        read.advance(at, next);
+                    while taken < chunk.len() {
+                        if !self.flush((runtime, shutdown), &mut journal, &mut buffer, seat)? {
+                            seat.release();
+                            return Ok(Round::Anew);
+                        }
+                        taken = buffer.push(&chunk, taken, &mut read);
                     }
                 }
                 Err(error @ (bifold_log::Error::OutOfRange { .. } | bifold_log::Error::Truncated { .. })) => {
@@ -198,8 +200,7 @@ impl Collector {
             let stopping = shutdown.is_cancelled();
             let due = buffer.age() >= self.options.flush_interval
                 || (last_record.elapsed() >= PAUSE && Instant::now() >= next_early)
-                || buffer.rows() as u64 >= self.options.flush_rows
-                || buffer.bytes() >= BUFFER_BYTES;
+                || buffer.is_full();
             let turn = match seat.poll()? {
                 Turn::Changed if mine.iter().eq(found.bounds.keys().filter(|at| seat.owned().holds(at))) => Turn::Stay,
                 turn => turn,

@@ -18,6 +18,9 @@ pub enum Error {
     /// Arrow failed.
     #[error(transparent)]
     Arrow(#[from] arrow::error::ArrowError),
+    /// A fold panicked: a fault of bifold or of a library.
+    #[error("the fold panicked: {0}; this is a bug of bifold")]
+    Panicked(String),
     /// Dedup where a quarantine is in force: it would decide anew which of equal rows counts.
     #[error(
         "source {source_name} has dedup now, and the quarantine of ledger entry {entry} is in force: which of equal rows counts would \
@@ -45,6 +48,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether it came of the records that were folded: another fold of them ends alike.
+    pub fn is_of_records(&self) -> bool {
+        matches!(self, Error::Fold(_) | Error::Arrow(_) | Error::Panicked(_))
+    }
+
     /// Whether trying again later may help.
     pub fn is_transient(&self) -> bool {
         match self {

@@ -12,6 +12,7 @@ use bifold_fold::view::compile_stored;
 use bifold_fold::{DeadLetter, Decoder, Dedup, Engine, Envelope, Reason, View};
 use bifold_ledger::{ChangeKind, Ledger, Part, TopicPartition, VersionId};
 use bifold_log::{Chunk, Record};
+use bifold_store::failpoint::fails;
 
 use crate::Error;
 use crate::epoch::Epoch;
@@ -22,6 +23,38 @@ struct Group {
     dedup: Option<Dedup>,
     views: Vec<(Arc<View>, Input)>,
 }
+
+impl Group {
+    /// Folds the rows decoded so far into the epoch. Gives how many of its own they are, and how many duplicates it has left out.
+    async fn fold_rows(
+        &mut self,
+        engine: &Engine,
+        epoch: &mut Epoch,
+        new_id: &mut impl FnMut() -> SliceId,
+    ) -> Result<(u64, u64), Error> {
+        if self.decoder.rows() == 0 {
+            return Ok((0, 0));
+        }
+        let (mut rows, mut dropped) = (self.decoder.finish(), 0);
+        if let Some(dedup) = &mut self.dedup {
+            let admitted = dedup.admit(&rows)?;
+            let (admitted, duplicates) = of_epoch(&rows, &admitted, epoch)?;
+            rows = filter_record_batch(&rows, &admitted)?;
+            dropped = duplicates;
+        }
+        if rows.num_rows() > 0 {
+            for (view, input) in &self.views {
+                let states = input.fold(std::slice::from_ref(&rows)).await?;
+                epoch.add(engine, view, states, &mut *new_id).await?;
+            }
+        }
+        Ok((rows.num_rows() as u64, dropped))
+    }
+}
+
+/// Rows folded at once, and the bytes that they may take: a record may hold many events, and an event many values.
+const FOLD_ROWS: usize = 65_536;
+const FOLD_BYTES: usize = 64 << 20;
 
 /// Everything that is folded of one source.
 pub(crate) struct Folds {
@@ -92,6 +125,7 @@ impl Folds {
         let (mut events, mut dropped) = (0, 0);
         let looks_back = self.lookback() > 0;
         for group in &mut self.groups {
+            let (mut own_events, mut own_dropped) = (0, 0);
             // Where the epoch starts in each partition of the chunk, by its place there.
             let mut starts: Vec<Option<i64>> = vec![];
             let mut start_of = |record: &Record<'_>, epoch: &Epoch| {
@@ -123,33 +157,22 @@ impl Folds {
                         *dead.entry(letter.reason).or_default() += 1;
                     }
                 }
+                if fails("speed.record", record.offset) {
+                    panic!("a test asked for it");
+                }
+                if group.decoder.rows() >= FOLD_ROWS || group.decoder.bytes() >= FOLD_BYTES {
+                    let folded = group.fold_rows(&self.engine, epoch, &mut new_id).await?;
+                    (own_events, own_dropped) = (own_events + folded.0, own_dropped + folded.1);
+                }
             }
             let dead = dead.into_iter().map(|(reason, count)| (reason.name().to_string(), count)).collect();
             for (view, _) in &group.views {
                 epoch.seen.add_dead(&view.version, &dead);
             }
-            if group.dedup.is_none() {
-                events = events.max(group.decoder.rows() as u64);
-            }
             newest = newest.max(group.decoder.take_newest());
-            if group.decoder.rows() == 0 {
-                continue;
-            }
-            let mut rows = group.decoder.finish();
-            if let Some(dedup) = &mut group.dedup {
-                let admitted = dedup.admit(&rows)?;
-                let (admitted, duplicates) = of_epoch(&rows, &admitted, epoch)?;
-                rows = filter_record_batch(&rows, &admitted)?;
-                events = events.max(rows.num_rows() as u64);
-                dropped = dropped.max(duplicates);
-            }
-            if rows.num_rows() == 0 {
-                continue;
-            }
-            for (view, input) in &group.views {
-                let states = input.fold(std::slice::from_ref(&rows)).await?;
-                epoch.add(&self.engine, view, states, &mut new_id).await?;
-            }
+            let folded = group.fold_rows(&self.engine, epoch, &mut new_id).await?;
+            events = events.max(own_events + folded.0);
+            dropped = dropped.max(own_dropped + folded.1);
         }
         for (at, next, leader_epoch) in chunk.positions() {
             epoch.advance(at, next, leader_epoch);

@@ -22,13 +22,14 @@ use bifold_fold::live::SliceId;
 use bifold_fold::view::Readings;
 use bifold_fold::{Source, View, delta};
 use bifold_ledger::{Body, ChangeKind, Extent, Ledger, Nonce, Offsets, Seen, TopicPartition, Toward};
-use bifold_log::{Log, Owned, ReaderOptions, Seat, Start, Survey, Turn, Unread, survey, topic_ids};
+use bifold_log::{Chunk, Log, Owned, ReaderOptions, Seat, Start, Survey, Turn, Unread, survey, topic_ids};
 use bifold_service::{Backoff, Component, Shutdown, StartLimit};
 use bifold_store::failpoint::failpoint;
 use bifold_store::{Appended, Journal, Kind, SourceFiles};
 use tokio::runtime::Handle;
 
 use crate::Error;
+use crate::care::{Care, Failed, Watch, guarded};
 use crate::epoch::Epoch;
 use crate::fold::{Folds, changes_of};
 use crate::live::Live;
@@ -57,6 +58,8 @@ const TRY_EVERY: Duration = Duration::from_secs(1);
 const TROUBLE_LASTS: Duration = Duration::from_secs(5);
 /// How long a commit is tried before the instance gives its partitions to others, who may reach the store.
 const COMMIT_WITHIN: Duration = Duration::from_secs(30);
+/// After which time a record that could not be folded is tried again.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// Which part of the memory an open epoch's states may take, and the committed ones that are kept: a commit needs the same again for
 /// the reduced states and for the delta's bytes, and the records being read take the rest.
 const PART_OF_MEMORY: u64 = 6;
@@ -100,6 +103,9 @@ struct Going {
     ids: Ids,
     seat: Seat,
     unread: Unread,
+    /// How many records are folded at once.
+    care: Care,
+    watch: Watch,
     /// What the log said when it did not have the position asked for, until it gives something again.
     trouble: Option<String>,
 }
@@ -127,7 +133,9 @@ impl Folder {
         let mut backoff = Backoff::default();
         let ids = Ids { nonce: uuid::Uuid::new_v4().simple().to_string(), fold: 0, slice: 0 };
         let unread = Unread::new(UNREAD_AFTER.max(3 * self.options.epoch_interval));
-        let mut going = Going { begun: false, decided: false, ids, seat: Seat::default(), unread, trouble: None };
+        let (care, watch) = (Care::new(POLL_RECORDS), Watch::new(runtime, self.component.clone()));
+        let seat = Seat::default();
+        let mut going = Going { begun: false, decided: false, ids, seat, unread, care, watch, trouble: None };
         while !shutdown.is_cancelled() {
             going.ids.fold += 1;
             match self.round(runtime, shutdown, &mut going) {
@@ -138,6 +146,11 @@ impl Folder {
                     if matches!(error, Error::Store(_)) {
                         going.seat.leave();
                     }
+                    sleep(runtime, backoff.pause(), shutdown);
+                }
+                Err(error) if error.is_of_records() && going.begun => {
+                    tracing::error!(source = self.source.name, %error, "states cannot be merged or written");
+                    self.component.waiting(error.to_string());
                     sleep(runtime, backoff.pause(), shutdown);
                 }
                 Err(error) => return Err(error),
@@ -231,7 +244,7 @@ impl Folder {
                         return Err(error.into());
                     }
                 }),
-                None => reader.poll(POLL_RECORDS, POLL_WAIT),
+                None => reader.poll(going.care.records(), POLL_WAIT),
             };
             match polled {
                 Ok(chunk) if chunk.is_empty() => {
@@ -246,11 +259,25 @@ impl Folder {
                         self.component.ready();
                     }
                     let before = epoch.extent.end();
-                    let newest = runtime.block_on(folds.fold(&chunk, &mut epoch, || going.ids.next()))?;
+                    let folded = fold_chunk(runtime, going, &chunk, &mut folds, &mut epoch);
+                    if going.watch.end() && whole {
+                        self.component.ready();
+                    }
                     if epoch.extent.names_what_it_counts(&ledger, &before) {
                         return Ok(Round::Anew);
                     }
-                    epoch.newest_event_us = epoch.newest_event_us.max(newest);
+                    if let Err(failed) = folded {
+                        // The records before it are durable, whatever becomes of it.
+                        if !epoch.extent.ranges.is_empty() && self.is_of_its_topics(runtime, &journal)? {
+                            self.commit(runtime, shutdown, &mut journal, &folds, &epoch)?;
+                        }
+                        going.seat.release();
+                        if going.care.failed(&failed) {
+                            self.wait_at(runtime, shutdown, &mut journal, &failed)?;
+                        }
+                        return Ok(if shutdown.is_cancelled() { Round::Stopped } else { Round::Anew });
+                    }
+                    going.care.passed(&epoch.extent.end());
                     // Else it was only looked back at.
                     if !epoch.extent.ranges.is_empty() {
                         self.live.offer(&epoch);
@@ -350,6 +377,31 @@ impl Folder {
                 }
             }
         }
+    }
+
+    /// Waits at a record that cannot be folded, until it is behind the frontier or some time has passed.
+    fn wait_at(
+        &self,
+        runtime: &Handle,
+        shutdown: &Shutdown,
+        journal: &mut Journal,
+        failed: &Failed,
+    ) -> Result<(), Error> {
+        let Some((at, offset)) = &failed.first else { return Ok(()) };
+        let (next, source, error) = (offset + 1, &self.source.name, &failed.error);
+        self.component.waiting(format!(
+            "the record at {at} offset {offset} cannot be folded: {error}; the fold waits there. To go on without it: \
+             `bifold quarantine {source} --partition {at} --from {offset} --to {next} --reason …`, then `bifold batch run`"
+        ));
+        let (until, versions) = (Instant::now() + TRY_AGAIN_AFTER, journal.ledger().active());
+        while Instant::now() < until && !shutdown.is_cancelled() {
+            sleep(runtime, LOOK_EVERY, shutdown);
+            let ledger = runtime.block_on(journal.refresh())?;
+            if ledger.frontier(at) > *offset || ledger.active() != versions {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Writes what makes the pipeline's versions those that their views have: also of one that the pipeline goes back to.
@@ -519,6 +571,32 @@ impl Folder {
         metrics::gauge!("bifold_epoch_slices", "source" => source.clone()).set(slices as f64);
         metrics::gauge!("bifold_epoch_bytes", "source" => source.clone()).set(epoch.bytes() as f64);
         metrics::gauge!("bifold_epoch_events", "source" => source).set(epoch.events as f64);
+    }
+}
+
+/// Folds a chunk, in parts where some of it could not be folded. After a failure the epoch holds the parts before it.
+fn fold_chunk(
+    runtime: &Handle,
+    going: &mut Going,
+    chunk: &Chunk,
+    folds: &mut Folds,
+    epoch: &mut Epoch,
+) -> Result<(), Failed> {
+    let mut fold = |part: &Chunk| {
+        let before = epoch.clone();
+        going.watch.begin(part);
+        match guarded(|| runtime.block_on(folds.fold(part, epoch, || going.ids.next()))) {
+            Ok(newest) => epoch.newest_event_us = epoch.newest_event_us.max(newest),
+            Err(error) => {
+                *epoch = before;
+                return Err(Failed::new(error, part));
+            }
+        }
+        Ok(())
+    };
+    match going.care.records() {
+        most if chunk.len() <= most => fold(chunk),
+        most => chunk.pieces(most).try_for_each(|part| fold(&part)),
     }
 }
 

@@ -6,6 +6,7 @@
 //! - [`live`]: what is newer than the ledger, for the serving layer
 //! - [`http`]: `live` as Arrow IPC over HTTP
 
+mod care;
 pub mod epoch;
 pub mod error;
 pub mod fold;

@@ -10,6 +10,7 @@ mod dialects;
 mod docs;
 mod events;
 mod examples;
+mod hostile;
 mod identity;
 mod installations;
 mod late;

@@ -12,7 +12,7 @@ use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record
 use arrow::datatypes::Field;
 use bifold_archive::{ABSENT, dead_schema, header_fields, row_schema};
 use bifold_fold::{DeadLetter, Decoder, Envelope, Reason, Source};
-use bifold_ledger::{ArchiveCounts, Ranges, Span, TopicPartition};
+use bifold_ledger::{ArchiveCounts, Offsets, Ranges, Span, TopicPartition};
 use bifold_log::{Chunk, Record};
 
 /// What waits to be archived.
@@ -26,6 +26,7 @@ pub(super) struct Buffer {
     counts: ArchiveCounts,
     bytes: usize,
     rows: usize,
+    most_rows: u64,
     since: Option<Instant>,
     found: Vec<DeadLetter>,
     /// Dead letters that nobody was told of yet.
@@ -65,10 +66,18 @@ pub(super) struct Taken {
 
 /// Rows of one batch.
 const BATCH_ROWS: usize = 16_384;
+/// Bytes that they take, about.
+const BATCH_BYTES: usize = 64 << 20;
+/// Bytes that wait in memory at most, about.
+const BUFFER_BYTES: usize = 256 << 20;
+/// What a row takes beside what is decoded: its place in columns that are mostly empty.
+const EXTRA_BYTES: usize = 64;
 
 impl Buffer {
-    pub(super) fn new(source: Arc<Source>) -> Self {
+    /// An empty buffer, which is full at `most_rows`.
+    pub(super) fn new(source: Arc<Source>, most_rows: u64) -> Self {
         Self {
+            most_rows,
             decoder: Decoder::new(Arc::clone(&source), |_| true),
             source,
             extra: Extra::default(),
@@ -89,12 +98,13 @@ impl Buffer {
         self.ranges.is_empty()
     }
 
-    pub(super) fn rows(&self) -> usize {
-        self.rows
+    /// What waits, in bytes of memory, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes + self.decoder.bytes()
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
+    pub(super) fn is_full(&self) -> bool {
+        self.rows as u64 >= self.most_rows || self.bytes() >= BUFFER_BYTES
     }
 
     /// The dead letters that nobody was told of yet. None if there are none, or it is not `every` since they were last taken.
@@ -111,25 +121,37 @@ impl Buffer {
         self.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Takes a chunk in. `start` gives where the archive of a partition ends.
-    pub(super) fn push(&mut self, chunk: &Chunk, start: impl Fn(&TopicPartition) -> i64) {
+    /// Takes a chunk in, from its record at `from` on, until the buffer is full. `read` says where each partition has been read up to, and
+    /// hears how far it is now. Gives the place of the record to go on with, which is the chunk's length when all is taken.
+    pub(super) fn push(&mut self, chunk: &Chunk, from: usize, read: &mut Offsets) -> usize {
         if chunk.is_empty() {
-            return;
+            return chunk.len();
         }
         self.since.get_or_insert_with(Instant::now);
-        for record in chunk.records() {
+        let mut passed: BTreeMap<&TopicPartition, i64> = BTreeMap::new();
+        for (place, record) in chunk.records().enumerate().skip(from) {
             self.push_record(&record);
-            if self.decoder.rows() >= BATCH_ROWS {
+            if self.decoder.rows() >= BATCH_ROWS || self.decoder.bytes() >= BATCH_BYTES {
                 self.close_batch();
             }
+            passed.insert(record.at, record.offset + 1);
+            if self.is_full() && place + 1 < chunk.len() {
+                passed.into_iter().for_each(|(at, next)| self.advance(at, next, None, read));
+                return place + 1;
+            }
         }
-        self.bytes += chunk.bytes();
         for (at, next, leader_epoch) in chunk.positions() {
-            let span = self.ranges.0.entry(at.clone()).or_insert_with(|| Span::new(start(at), next));
-            span.end = next;
-            // The epoch belongs to the position: after a marker none is known.
-            span.leader_epoch = leader_epoch;
+            self.advance(at, next, leader_epoch, read);
         }
+        chunk.len()
+    }
+
+    fn advance(&mut self, at: &TopicPartition, next: i64, leader_epoch: Option<i32>, read: &mut Offsets) {
+        let span = self.ranges.0.entry(at.clone()).or_insert_with(|| Span::new(read.or_zero(at), next));
+        span.end = next;
+        // The epoch belongs to the position: after a marker none is known.
+        span.leader_epoch = leader_epoch;
+        read.advance(at, next);
     }
 
     /// Says that `[start, end)` of a partition holds nothing that could be read.
@@ -152,7 +174,8 @@ impl Buffer {
         };
         self.found.clear();
         let events = self.decoder.push(envelope, &mut self.found);
-        self.rows += events.max(1);
+        self.rows += events + self.found.len();
+        self.bytes += value.len() + record.key.map_or(0, <[u8]>::len) + EXTRA_BYTES * (events + self.found.len());
         self.counts.rows += events as u64;
         for event in 0..events {
             self.extra.push(record, event == 0);
@@ -163,6 +186,7 @@ impl Buffer {
         }
         for (i, letter) in self.found.iter().enumerate() {
             let place = Letter { index: letter.index, whole: i == 0, alone: events == 0 && i == 0 };
+            self.bytes += letter.detail.len();
             self.dead.push(record, place, letter.reason.name(), &letter.detail);
             self.news.add(record, letter);
             *self.counts.dead.entry(letter.reason.name().to_string()).or_default() += 1;
@@ -172,11 +196,13 @@ impl Buffer {
 
     fn absent(&mut self, record: &Record<'_>) {
         self.rows += 1;
+        self.bytes += EXTRA_BYTES;
         self.counts.absent += 1;
         self.dead.push(record, Letter { index: 0, whole: true, alone: true }, ABSENT, "");
     }
 
     fn close_batch(&mut self) {
+        self.bytes += self.decoder.bytes();
         let decoded = self.decoder.finish();
         let columns = decoded.columns().iter().cloned().chain(self.extra.finish()).collect();
         let batch = RecordBatch::try_new(row_schema(&self.source), columns);

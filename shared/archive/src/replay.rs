@@ -13,6 +13,8 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 /// Rows of one batch.
 const BATCH_ROWS: usize = 16_384;
+/// Bytes that they take, about.
+const BATCH_BYTES: usize = 64 << 20;
 
 /// Decodes archived records again, batch by batch. Every file's checksum is checked.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub struct Replay {
     files: Vec<(File, bool)>,
     /// Batches of the file being read; the next one last.
     batches: Vec<RecordBatch>,
+    /// How many rows of the next one are done.
+    done: usize,
     /// Elements that the source does not decode, so far.
     dead: BTreeMap<Reason, u64>,
 }
@@ -44,7 +48,15 @@ impl Replay {
         }
         files.reverse();
         let decoder = Decoder::new(Arc::clone(source), wanted);
-        Self { store: store.clone(), part: part.clone(), decoder, files, batches: vec![], dead: BTreeMap::new() }
+        Self {
+            store: store.clone(),
+            part: part.clone(),
+            decoder,
+            files,
+            batches: vec![],
+            done: 0,
+            dead: BTreeMap::new(),
+        }
     }
 
     /// The elements that the source does not decode, by reason, of what was read so far.
@@ -58,15 +70,17 @@ impl Replay {
     /// A file that is missing or damaged, or the store is unavailable.
     pub async fn next(&mut self) -> Result<Option<RecordBatch>, Error> {
         let mut dead = vec![];
-        while self.decoder.rows() < BATCH_ROWS {
-            let Some(batch) = self.batches.pop() else {
+        while !self.is_full() {
+            let Some(batch) = self.batches.last().cloned() else {
                 let Some((file, dead_letters)) = self.files.pop() else { break };
                 self.batches = records_of(&self.store, &file, dead_letters).await?;
                 self.batches.reverse();
                 continue;
             };
             let columns = Columns::new(&batch);
-            for record in (0..batch.num_rows()).filter_map(|row| columns.record(row)) {
+            while self.done < batch.num_rows() && !self.is_full() {
+                self.done += 1;
+                let Some(record) = columns.record(self.done - 1) else { continue };
                 if self.part.holds(&TopicPartition::new(record.topic, record.partition), record.offset) {
                     dead.clear();
                     self.decoder.push(record, &mut dead);
@@ -75,8 +89,16 @@ impl Replay {
                     }
                 }
             }
+            if self.done == batch.num_rows() {
+                self.batches.pop();
+                self.done = 0;
+            }
         }
         Ok((self.decoder.rows() > 0).then(|| self.decoder.finish()))
+    }
+
+    fn is_full(&self) -> bool {
+        self.decoder.rows() >= BATCH_ROWS || self.decoder.bytes() >= BATCH_BYTES
     }
 }
 

@@ -92,6 +92,9 @@ pub struct DeadLetter {
     pub detail: String,
 }
 
+/// What a value takes beside its text, about.
+const VALUE_BYTES: usize = 8;
+
 /// Decodes records into batches of rows.
 pub struct Decoder {
     source: Arc<Source>,
@@ -102,6 +105,9 @@ pub struct Decoder {
     meta: Vec<(Meta, Builder)>,
     schema: SchemaRef,
     rows: usize,
+    /// About how much the rows take that wait, in bytes, and what each takes at least.
+    bytes: usize,
+    row_bytes: usize,
     /// The newest event time since it was last taken.
     newest: Option<i64>,
     // What one element needs, kept between elements.
@@ -134,11 +140,13 @@ impl Decoder {
             schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
             event_time: source.event_time_index(),
             slots: vec![Slot::Null; source.columns.len()],
+            row_bytes: VALUE_BYTES * (columns.iter().flatten().count() + meta.len()),
             columns,
             meta,
             numbers: Numbers::of(&source),
             source,
             rows: 0,
+            bytes: 0,
             newest: None,
             text: String::new(),
             order: vec![],
@@ -154,6 +162,11 @@ impl Decoder {
     /// How many rows wait to be finished.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// About how many bytes these take. Rows may take many times the bytes of their records.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The newest event time decoded since this was last called, in microseconds.
@@ -175,7 +188,7 @@ impl Decoder {
         let columns = self.columns.iter_mut().flatten().chain(self.meta.iter_mut().map(|(_, builder)| builder));
         let arrays: Vec<ArrayRef> = columns.map(Builder::finish).collect();
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(self.rows));
-        self.rows = 0;
+        (self.rows, self.bytes) = (0, 0);
         RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)
             .expect("builders follow the schema, row by row")
     }
@@ -314,6 +327,8 @@ impl Decoder {
             }
         }
         self.rows += 1;
+        let items: usize = self.slots.iter().map(Slot::items).sum();
+        self.bytes += self.row_bytes + self.text.len() + items * VALUE_BYTES;
     }
 
     fn judge(&mut self, record: &Envelope<'_>) -> Result<(), (Reason, String)> {

@@ -15,7 +15,7 @@ use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::SessionConfig;
 
 use crate::dialect::TODAY;
-use crate::{exact, functions, sql, times};
+use crate::{exact, functions, sql, times, unnest};
 
 /// The stack of every thread that plans SQL: planning recurses once per operator of a chain.
 pub const STACK: usize = 128 << 20;
@@ -83,7 +83,8 @@ impl Engine {
             .with_config(config)
             .with_runtime_env(runtime)
             .with_default_features()
-            .with_type_planner(Arc::new(times::Types));
+            .with_type_planner(Arc::new(times::Types))
+            .with_physical_optimizer_rule(Arc::new(unnest::InPieces));
         let builder = if dialect.is_first() {
             let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(times::Comparisons)];
             rules.extend(Analyzer::new().rules);

@@ -33,6 +33,7 @@ pub mod schema;
 pub mod sql;
 pub mod states;
 mod times;
+mod unnest;
 pub mod view;
 
 pub use decode::{DeadLetter, Decoder, Envelope, Reason};

@@ -4,6 +4,7 @@
 
 mod finish;
 mod input;
+mod parts;
 mod plain;
 
 use std::sync::Arc;
@@ -81,8 +82,13 @@ impl View {
     /// # Errors
     /// States of another view, or DataFusion's failure.
     pub async fn reduce(&self, engine: &Engine, states: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
-        let reduced = collect(self.reduce_plan(self.states_plan(states)?)?, engine.task()).await?;
-        reduced.into_iter().map(|batch| self.to_stored(batch)).collect()
+        let mut reduced = vec![];
+        for part in self.parts(states)? {
+            for batch in collect(self.reduce_plan(self.states_plan(part)?)?, engine.task()).await? {
+                reduced.push(self.to_stored(batch)?);
+            }
+        }
+        Ok(reduced)
     }
 
     /// The seam for windows that are not simply keys: panes to hop windows, neighbours to sessions. The identity for

@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use bifold_ledger::TopicPartition;
 
+/// Bytes after which a chunk takes no further record: what is decoded of it at once, and copied, is bounded.
+pub(crate) const CHUNK_BYTES: usize = 16 << 20;
+
 /// Records and positions. Bytes lie in one buffer, so a chunk costs a handful of allocations however many records.
 #[derive(Debug, Default)]
 pub struct Chunk {
@@ -85,6 +88,28 @@ impl Chunk {
     /// known. A position and the epoch of another one do not belong together: the log would look truncated.
     pub fn positions(&self) -> impl Iterator<Item = (&TopicPartition, i64, Option<i32>)> {
         self.positions.iter().map(|p| (&self.partitions[p.partition as usize], p.next, p.leader_epoch))
+    }
+
+    /// The same in chunks of at most `most` records each. Positions between them have no leader epoch; the last has the chunk's own.
+    pub fn pieces(&self, most: usize) -> impl Iterator<Item = Chunk> + '_ {
+        let count = self.records.len().div_ceil(most.max(1)).max(1);
+        (0..count).map(move |piece| {
+            let places = self.records.iter().skip(piece * most).take(most);
+            let mut builder = ChunkBuilder::new(Arc::clone(&self.partitions));
+            for record in places.map(|place| self.record(place)) {
+                builder.record(record.index, record.offset, record.timestamp_ms, record.key, record.value);
+                for header in record.headers() {
+                    builder.header(header.name.as_bytes(), header.value);
+                }
+                builder.position(record.index, record.offset + 1, None);
+            }
+            if piece + 1 == count {
+                for position in &self.positions {
+                    builder.position(position.partition as usize, position.next, position.leader_epoch);
+                }
+            }
+            builder.build()
+        })
     }
 
     fn record(&self, place: &Place) -> Record<'_> {

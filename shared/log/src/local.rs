@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bifold_ledger::{Offsets, TopicPartition};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
+use crate::chunk::CHUNK_BYTES;
 use crate::murmur2::partition_of;
 use crate::{Alone, Bounds, Chunk, ChunkBuilder, Error, Log, Member, NewRecord, Reader, ReaderOptions, Start, Topic};
 
@@ -25,8 +26,6 @@ const BATCHES: TableDefinition<(u32, i32, i64), &[u8]> = TableDefinition::new("b
 
 /// The most records of one stored batch: what a reader has to pass over to reach an offset inside.
 const BATCH_RECORDS: usize = 512;
-/// The most bytes that one chunk brings.
-const CHUNK_BYTES: usize = 16 << 20;
 
 /// A log in a directory.
 #[derive(Clone)]

@@ -12,6 +12,18 @@ pub fn failpoint(name: &str) {
     let _ = name;
 }
 
+/// Whether a test asked that what stands at `place` fails here, each time: `BIFOLD_FAILS=name:place`. Never in a release build.
+#[inline]
+pub fn fails(name: &str, place: i64) -> bool {
+    #[cfg(debug_assertions)]
+    return armed::fails(name, place);
+    #[cfg(not(debug_assertions))]
+    {
+        let _ = (name, place);
+        false
+    }
+}
+
 #[cfg(debug_assertions)]
 mod armed {
     use std::sync::LazyLock;
@@ -25,6 +37,16 @@ mod armed {
         }
     });
     static VISITS: AtomicU64 = AtomicU64::new(0);
+
+    static FAILS: LazyLock<Option<(String, i64)>> = LazyLock::new(|| {
+        let text = std::env::var("BIFOLD_FAILS").ok()?;
+        let (name, place) = text.rsplit_once(':')?;
+        Some((name.to_string(), place.parse().ok()?))
+    });
+
+    pub(super) fn fails(name: &str, place: i64) -> bool {
+        FAILS.as_ref().is_some_and(|(failing, at)| *at == place && failing == name)
+    }
 
     pub(super) fn visit(name: &str) {
         let Some((armed, at)) = &*ARMED else { return };

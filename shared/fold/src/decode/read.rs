@@ -26,6 +26,16 @@ pub(super) enum Slot {
     Wrong(String),
 }
 
+impl Slot {
+    /// How many values it holds inside.
+    pub(super) fn items(&self) -> usize {
+        match self {
+            Slot::List(items) | Slot::Struct(items) => items.len() + items.iter().map(Slot::items).sum::<usize>(),
+            _ => 0,
+        }
+    }
+}
+
 /// Not JSON, and where.
 #[derive(Debug)]
 pub(super) struct Malformed(pub(super) String);

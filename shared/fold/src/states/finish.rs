@@ -28,6 +28,14 @@ impl View {
     pub async fn finish(&self, engine: &Engine, states: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
         let states = self.regroup(states);
         let states = self.bounded(engine, states, MOST_VALUES).await?;
+        let mut rows = vec![];
+        for part in self.parts(states)? {
+            rows.extend(self.finish_part(engine, part).await?);
+        }
+        Ok(rows)
+    }
+
+    async fn finish_part(&self, engine: &Engine, states: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
         let plan = self.aggregate_exec(AggregateMode::Final, self.states_plan(states)?)?;
         let mut values = collect(plan, engine.task()).await?;
         if self.ungrouped && values.iter().all(|batch| batch.num_rows() == 0) {

@@ -10,7 +10,9 @@ use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::empty::EmptyExec;
-use datafusion::physical_plan::{ExecutionPlan, collect};
+use datafusion::physical_plan::unnest::UnnestExec;
+use datafusion::physical_plan::{ExecutionPlan, collect, execute_stream};
+use futures::StreamExt;
 
 use crate::Result;
 use crate::engine::Engine;
@@ -44,7 +46,12 @@ pub struct Input {
     /// What the leaf gives: some of the source's columns, in the source's order. None if the view's condition is never
     /// true: then the planner leaves nothing of the scan.
     scanned: Option<SchemaRef>,
+    /// Whether it may make many rows of one: then what it makes is folded piece by piece.
+    multiplies: bool,
 }
+
+/// Bytes of unnested rows that are folded at once.
+const UNNESTED_BYTES: usize = 128 << 20;
 
 impl Input {
     /// Plans the input of `view`.
@@ -59,7 +66,8 @@ impl Input {
             leaf = child;
         }
         let scanned = (!leaf.is::<EmptyExec>()).then(|| leaf.schema());
-        Ok(Self { view, engine: engine.clone(), template, scanned })
+        let multiplies = template.exists(|node| Ok(node.is::<UnnestExec>()))?;
+        Ok(Self { view, engine: engine.clone(), template, scanned, multiplies })
     }
 
     /// Folds decoded rows into states, in the stored form. `rows` holds at least the columns that the view needs.
@@ -74,7 +82,31 @@ impl Input {
             true => Ok(Transformed::yes(Arc::clone(&leaf))),
             false => Ok(Transformed::no(node)),
         })?;
-        let states = collect(self.view.partial(plan.data)?, self.engine.task()).await?;
+        if !self.multiplies {
+            return self.partial(plan.data).await;
+        }
+        let schema = plan.data.schema();
+        let mut input = execute_stream(plan.data, self.engine.task())?;
+        let (mut states, mut waiting, mut bytes) = (vec![], vec![], 0);
+        loop {
+            let next = input.next().await.transpose()?;
+            bytes += next.as_ref().map_or(0, RecordBatch::get_array_memory_size);
+            let last = next.is_none();
+            waiting.extend(next);
+            if (last && !waiting.is_empty()) || bytes >= UNNESTED_BYTES {
+                let batches = [std::mem::take(&mut waiting)];
+                let plan = MemorySourceConfig::try_new_exec(&batches, Arc::clone(&schema), None)?;
+                states.extend(self.partial(plan).await?);
+                bytes = 0;
+            }
+            if last {
+                return Ok(states);
+            }
+        }
+    }
+
+    async fn partial(&self, input: Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>> {
+        let states = collect(self.view.partial(input)?, self.engine.task()).await?;
         states.into_iter().map(|batch| self.view.to_stored(batch)).collect()
     }
 }

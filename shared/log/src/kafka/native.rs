@@ -11,7 +11,11 @@ use std::time::Duration;
 use rdkafka::bindings as rd;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
+use crate::chunk::CHUNK_BYTES;
 use crate::{ChunkBuilder, Start, Topic};
+
+/// By how much more messages are asked for than have been taken.
+const FASTER: usize = 64;
 
 const NO_ERROR: rd::rd_kafka_resp_err_t = rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
 
@@ -56,8 +60,8 @@ impl Batch {
         Self { queue, messages: vec![] }
     }
 
-    /// Takes up to `max` messages, waiting up to `wait`, and hands each to `sink`, which says whether it has started a
-    /// record in `chunk`; with `with_keys`, that record then gets the message's headers.
+    /// Takes up to `max` messages, or so many bytes as a chunk is to have, waiting up to `wait`, and hands each to `sink`, which says
+    /// whether it has started a record in `chunk`; with `with_keys`, that record then gets the message's headers.
     pub(super) fn consume(
         &mut self,
         max: usize,
@@ -66,26 +70,31 @@ impl Batch {
         chunk: &mut ChunkBuilder,
         mut sink: impl FnMut(Event<'_>, &mut ChunkBuilder) -> bool,
     ) {
-        self.messages.resize(max, ptr::null_mut());
-        let wait_ms = wait.as_millis().min(60_000) as i32;
-        let mut take = |from: usize, upto: usize, wait_ms: i32| {
-            let room = &mut self.messages[from..upto];
-            // SAFETY: the queue is valid until drop; `room` has room for its length of pointers. Each of the pointers
-            // written is a message that is ours to destroy, which happens below, after its last use.
-            let n = unsafe { rd::rd_kafka_consume_batch_queue(self.queue, wait_ms, room.as_mut_ptr(), room.len()) };
-            from + usize::try_from(n).unwrap_or(0)
-        };
         // Only the first message is waited for: librdkafka would wait for the whole batch, until the time is over.
-        let mut n = take(0, max.min(1), wait_ms);
-        if n > 0 {
-            n = take(n, max, 0);
-        }
-        for message in &self.messages[..n] {
-            // SAFETY: as above: valid, ours, and not used after the destroy.
-            unsafe {
-                deliver(&**message, with_keys, chunk, &mut sink);
-                rd::rd_kafka_message_destroy(*message);
+        let (mut taken, mut wait_ms, mut step) = (0, wait.as_millis().min(60_000) as i32, 1);
+        while taken < max && chunk.bytes() < CHUNK_BYTES {
+            let asked = step.min(max - taken);
+            self.messages.resize(asked, ptr::null_mut());
+            // SAFETY: the queue is valid until drop; there is room for `asked` pointers. Each of the pointers written is a message
+            // that is ours to destroy, which happens below, after its last use.
+            let n = unsafe {
+                rd::rd_kafka_consume_batch_queue(self.queue, wait_ms, self.messages.as_mut_ptr(), self.messages.len())
+            };
+            let n = usize::try_from(n).unwrap_or(0);
+            for message in &self.messages[..n] {
+                // SAFETY: as above: valid, ours, and not used after the destroy.
+                unsafe {
+                    deliver(&**message, with_keys, chunk, &mut sink);
+                    rd::rd_kafka_message_destroy(*message);
+                }
             }
+            taken += n;
+            if n < asked {
+                break;
+            }
+            // So many as are expected to fill the chunk, but not many more than have been seen.
+            let fill = CHUNK_BYTES.saturating_sub(chunk.bytes()) * taken / chunk.bytes().max(1);
+            (wait_ms, step) = (0, fill.clamp(1, taken * FASTER));
         }
     }
 
