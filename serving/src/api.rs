@@ -67,12 +67,21 @@ struct SqlRequest {
 
 impl Api {
     /// What a request that starts now may take.
-    fn limits(&self, timeout_ms: Option<u64>) -> Limits {
-        Limits {
-            deadline: Instant::now() + timeout_ms.map_or(self.options.query_timeout, Duration::from_millis),
+    ///
+    /// # Errors
+    /// It asks for more time than it may.
+    fn limits(&self, timeout_ms: Option<u64>) -> Result<Limits, Problem> {
+        let timeout = timeout_ms.map_or(self.options.query_timeout, Duration::from_millis);
+        if timeout_ms.is_some() && timeout > self.options.max_timeout {
+            let most = self.options.max_timeout.as_millis();
+            let detail = format!("timeout_ms is {}, the most is {most} (serve.max_timeout)", timeout.as_millis());
+            return Err(Problem::bad_query(detail));
+        }
+        Ok(Limits {
+            deadline: Instant::now() + timeout,
             memory: self.options.query_memory,
             rows: usize::try_from(self.options.max_result_rows).unwrap_or(usize::MAX),
-        }
+        })
     }
 }
 
@@ -82,7 +91,7 @@ async fn sql(State(api): State<Arc<Api>>, body: Result<Bytes, BytesRejection>) -
     let request: SqlRequest = serde_json::from_slice(&body)
         .map_err(|e| Problem::bad_query(format!("the body is not {{\"sql\": \"…\"}}: {e}")))?;
     let at_least = AtLeast::parse(request.at_least.as_deref())?;
-    let limits = api.limits(request.timeout_ms);
+    let limits = api.limits(request.timeout_ms)?;
     let answered = query(&api.catalog, &request.sql, &at_least, limits).await;
     let answered = answered.and_then(body_of);
     note_query("/v1/sql", started, &answered);

@@ -48,7 +48,7 @@ pub(super) async fn rows(
 async fn rows_of(api: &Api, name: String, text: Option<String>) -> Result<Response, Problem> {
     let wanted = parse(text.as_deref().unwrap_or_default())?;
     let at_least = AtLeast::parse(wanted.at_least.as_deref())?;
-    let limits = api.limits(wanted.timeout_ms);
+    let limits = api.limits(wanted.timeout_ms)?;
     let answers = answer(&api.catalog, &std::iter::once(name.clone()).collect(), &at_least, limits.deadline).await?;
     let found = &answers[&name];
     let context = context_of(&api.catalog, &answers, limits.memory)?;

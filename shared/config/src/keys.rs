@@ -66,6 +66,7 @@ pub const KEYS: &[Key] = &[
     key("serve.listen", Kind::Text, "127.0.0.1:7070"),
     key("serve.speed", Kind::List, "http://127.0.0.1:7071"),
     key("serve.query_timeout", Kind::Duration, "30s"),
+    key("serve.max_timeout", Kind::Duration, "10m"),
     key("serve.query_memory", Kind::Size, "1GiB"),
     key("serve.memory", Kind::Size, "2GiB"),
     key("serve.max_result_rows", Kind::Integer, "1000000"),

@@ -135,6 +135,8 @@ pub struct Serve {
     pub speed: Vec<String>,
     /// The longest a query may run.
     pub query_timeout: Duration,
+    /// The most that a request may ask for.
+    pub max_timeout: Duration,
     /// The most bytes of working memory of a query, beside the views' rows.
     pub query_memory: u64,
     /// The most bytes of views that are kept between queries.

@@ -140,6 +140,7 @@ fn typed(values: &Values) -> Result<Config, Error> {
             listen: values.text("serve.listen"),
             speed: values.list("serve.speed"),
             query_timeout: values.interval("serve.query_timeout")?,
+            max_timeout: values.interval("serve.max_timeout")?,
             memory: values.size("serve.memory")?,
             query_memory: values.size("serve.query_memory")?,
             max_result_rows: values.integer("serve.max_result_rows", 1)?,

@@ -9,7 +9,7 @@ use axum::{Json, Router};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 
-use crate::{Readiness, Shutdown, process};
+use crate::{Readiness, process};
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -43,14 +43,6 @@ pub async fn bind(address: &str, key: &'static str) -> Result<(TcpListener, Sock
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
-}
-
-/// Serves `routes` until `shutdown`, then lets open requests end.
-///
-/// # Errors
-/// The listener fails.
-pub async fn serve(listener: TcpListener, routes: Router, shutdown: Shutdown) -> std::io::Result<()> {
-    axum::serve(listener, routes).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
 
 /// Starts to collect metrics. Once a process; later calls give handles that stay empty.

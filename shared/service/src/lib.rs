@@ -2,12 +2,14 @@
 //!
 //! A component says through its [`Component`] what it waits for; the service is ready when nobody waits.
 
+mod connections;
 mod http;
 mod process;
 mod readiness;
 mod retry;
 
-pub use http::{ListenError, bind, health_routes, install_metrics, serve};
+pub use connections::serve;
+pub use http::{ListenError, bind, health_routes, install_metrics};
 pub use metrics_exporter_prometheus::PrometheusHandle;
 pub use readiness::{Component, Readiness};
 pub use retry::{Backoff, StartLimit};
