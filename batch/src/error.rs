@@ -2,6 +2,8 @@
 
 use datafusion::error::DataFusionError;
 
+use crate::recompute::Report;
+
 /// A failure of the batch layer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -66,6 +68,22 @@ pub enum Error {
         /// How often.
         tries: u32,
     },
+    /// Some views could not be built; the others were published.
+    #[error("{}", failed.iter().map(|(view, error)| format!("view {view}: {error}")).collect::<Vec<_>>().join("; "))]
+    Views {
+        /// The views, and why.
+        failed: Vec<(String, Box<Error>)>,
+        /// What the run did for the others.
+        published: Vec<Report>,
+    },
+    /// A view that needs more memory than there is.
+    #[error("it needs more than batch.memory, which is {memory}: {why}; raise it, or build from less at once")]
+    Memory {
+        /// The limit, in bytes, for people.
+        memory: String,
+        /// What asked for more.
+        why: String,
+    },
     /// An internal failure.
     #[error("internal: {0}")]
     Internal(String),
@@ -94,6 +112,19 @@ fn damage(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
 }
 
 impl Error {
+    /// Whether it came of one view and what it reads: others may be built.
+    pub(crate) fn is_of_a_view(&self) -> bool {
+        match self {
+            Error::Fold(_) | Error::Pipeline(_) | Error::DataFusion(_) | Error::Parquet(_) | Error::Arrow(_) => true,
+            _ => matches!(self, Error::Memory { .. } | Error::Internal(_)),
+        }
+    }
+
+    /// Whether texts or lists were too large for offsets of 32 bits: in smaller batches they may fit.
+    pub(crate) fn is_of_offsets(&self) -> bool {
+        self.to_string().to_lowercase().contains("offset overflow")
+    }
+
     /// The file that is missing or damaged, if that is what failed.
     pub fn file(&self) -> Option<&str> {
         match self {

@@ -28,6 +28,7 @@ use bifold_ledger::{
 };
 use bifold_store::failpoint::failpoint;
 use bifold_store::{Appended, Journal, Kind, SourceFiles};
+use datafusion::error::DataFusionError;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::prelude::DataFrame;
@@ -49,6 +50,9 @@ const MOST_RUNS: usize = 8;
 const TRIES: u32 = 5;
 /// Versions of a view that stay beside the served one, to go back to.
 const KEPT_VERSIONS: usize = 1;
+/// Rows of a batch of very large values, and the memory of a run of them: less than what one column may hold.
+const SMALL_BATCH_ROWS: usize = 128;
+const MEMORY_OF_SMALL_BATCHES: u64 = 1 << 30;
 /// How often a run tells how far it has come.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 
@@ -247,14 +251,22 @@ impl Recompute {
         ledger: &Ledger,
         plan: BatchPlan,
     ) -> Result<Option<Vec<Report>>, Error> {
-        let (mut reports, mut published, mut built) = (vec![], vec![], vec![]);
+        let (mut reports, mut published, mut built, mut failed) = (vec![], vec![], vec![], vec![]);
         for version in &plan.versions {
             if version.mode == Mode::None {
                 let boundary = ledger.versions[&version.version].boundary.clone().unwrap_or_default();
                 reports.push(report(version, &boundary, plan.plan, None));
                 continue;
             }
-            let made = self.build(ledger, version, &plan.boundary, Purpose::View).await?;
+            let made = match self.build(ledger, version, &plan.boundary, Purpose::View).await {
+                Ok(made) => made,
+                Err(error) if error.is_of_a_view() => {
+                    tracing::error!(view = version.view, %error, "the batch view was not built; the others go on");
+                    failed.push((version.view.clone(), Box::new(error)));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             published.push(PublishedVersion {
                 version: version.version.clone(),
                 runs: made.runs.clone(),
@@ -267,7 +279,7 @@ impl Recompute {
             built.push((version, made));
         }
         if published.is_empty() {
-            return Ok(Some(reports));
+            return told(reports, failed).map(Some);
         }
         failpoint("publish.runs_written");
         let body = Body::Published { plan: plan.plan, boundary: plan.boundary.clone(), versions: published };
@@ -276,18 +288,55 @@ impl Recompute {
                 Ok(Appended::Won(number)) => break number,
                 // Others wrote meanwhile: the same entry may stand at a later number if every rule allows it there.
                 Ok(Appended::Lost) => {}
-                Err(e) if e.kind() == Kind::Refused => return Ok(None),
+                Err(e) if e.kind() == Kind::Refused && failed.is_empty() => return Ok(None),
+                // A boundary that leaps is one of all views or of none.
+                Err(e) if e.kind() == Kind::Refused => return told(vec![], failed).map(Some),
                 Err(e) => return Err(e.into()),
             }
         };
         failpoint("publish.published");
         reports.extend(built.iter().map(|(version, made)| report(version, &plan.boundary, number, Some(made))));
-        Ok(Some(reports))
+        told(reports, failed).map(Some)
     }
 
-    /// Builds the batch view of one version.
+    /// Builds the batch view of one version; in small batches, if its values are too large to lie in usual ones.
     async fn build(
         &self,
+        ledger: &Ledger,
+        plan: &VersionPlan,
+        boundary: &Offsets,
+        purpose: Purpose,
+    ) -> Result<Built, Error> {
+        let usual = Engine::with_limit(self.memory, &self.scratch, threads())?;
+        let built = match self.build_by(&usual, ledger, plan, boundary, purpose).await {
+            Err(error) if error.is_of_offsets() => {
+                tracing::info!(view = plan.view, %error, "its values are large; it is built again in small batches");
+                // So much memory that none of its columns can be beyond them.
+                let memory = self.memory.min(MEMORY_OF_SMALL_BATCHES);
+                let small = Engine::with_limit(memory, &self.scratch, threads())?.with_batch_rows(SMALL_BATCH_ROWS);
+                self.build_by(&small, ledger, plan, boundary, purpose).await
+            }
+            built => built,
+        };
+        built.map_err(|error| self.named(error))
+    }
+
+    /// A failure, with the setting that helps where memory was too small.
+    fn named(&self, error: Error) -> Error {
+        let exhausted = |error: &DataFusionError| match error.find_root() {
+            DataFusionError::ResourcesExhausted(why) => Some(why.lines().next().unwrap_or_default().to_string()),
+            _ => None,
+        };
+        let why = match &error {
+            Error::DataFusion(error) | Error::Fold(bifold_fold::Error::DataFusion(error)) => exhausted(error),
+            _ => None,
+        };
+        why.map_or(error, |why| Error::Memory { memory: format!("{} MiB", self.memory >> 20), why })
+    }
+
+    async fn build_by(
+        &self,
+        engine: &Engine,
         ledger: &Ledger,
         plan: &VersionPlan,
         boundary: &Offsets,
@@ -296,17 +345,15 @@ impl Recompute {
         let started = Instant::now();
         let scratch = |source| Error::Scratch { folder: self.scratch.display().to_string(), source };
         std::fs::create_dir_all(&self.scratch).map_err(scratch)?;
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let engine = Engine::with_limit(self.memory, &self.scratch, threads)?;
         let state = &ledger.versions[&plan.version];
-        let view = compile_stored(&engine, state.into()).await?;
+        let view = compile_stored(engine, state.into()).await?;
         if view.version != plan.version {
             let why = format!("view {} is version {} here, not {}", view.name, view.version, plan.version);
             return Err(Error::Internal(why));
         }
         let without = ledger.parts_of(&plan.holes, &plan.from, boundary);
         let part = Part { from: plan.from.clone(), to: boundary.clone(), without };
-        let times = self.times(&engine, &view, ledger, (plan, &part, purpose)).await?;
+        let times = self.times(engine, &view, ledger, (plan, &part, purpose)).await?;
         let kept_from_us = times.kept_from_us;
         let decoding = view.source.decoding();
         let (same, other): (Vec<_>, Vec<_>) = part.units(ledger).partition(|(unit, _)| unit.decoding == decoding);
@@ -317,10 +364,10 @@ impl Recompute {
         let mut rows_read = 0;
         if view.source.dedup.is_some() {
             let table = ordered::table(&view, &self.files, ledger, &part, &self.progress)?;
-            inputs.push(view.partial(view.input_plan(&engine, table).await?)?);
+            inputs.push(view.partial(view.input_plan(engine, table).await?)?);
             rows_read += same.iter().chain(&other).flat_map(|(unit, _)| &unit.rows).map(|file| file.rows).sum::<u64>();
         } else if same.iter().any(|(unit, _)| !unit.rows.is_empty()) {
-            let plan = self.direct_states(&engine, &view, &same, &part).await?;
+            let plan = self.direct_states(engine, &view, &same, &part).await?;
             scans.push(Arc::clone(&plan));
             inputs.push(plan);
         }
@@ -330,7 +377,7 @@ impl Recompute {
             let replayed = if view.source.dedup.is_some() {
                 self.dead_when_replayed(&view, &other, &part).await?
             } else {
-                let (states, rows, replayed) = self.replayed_states(&engine, &view, &other, &part).await?;
+                let (states, rows, replayed) = self.replayed_states(engine, &view, &other, &part).await?;
                 rows_read += rows;
                 inputs.push(view.states_plan(states)?);
                 replayed
@@ -359,7 +406,7 @@ impl Recompute {
             Purpose::Base => self.files.layout.base_view(&plan.version, number, &nonce, keep.len()),
         };
         let scanned = || rows_read + scans.iter().map(rows_scanned).sum::<u64>();
-        let writing = write_run(&self.files, path, &view, &engine, (states, kept_from_us), &self.scratch);
+        let writing = write_run(&self.files, path, &view, engine, (states, kept_from_us), &self.scratch);
         tokio::pin!(writing);
         let run = loop {
             tokio::select! {
@@ -460,6 +507,15 @@ impl Recompute {
         }
         Ok(())
     }
+}
+
+/// What a run did, or which views it could not build.
+fn told(published: Vec<Report>, failed: Vec<(String, Box<Error>)>) -> Result<Vec<Report>, Error> {
+    if failed.is_empty() { Ok(published) } else { Err(Error::Views { failed, published }) }
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 fn report(version: &VersionPlan, boundary: &Offsets, ledger: u64, made: Option<&Built>) -> Report {

@@ -70,6 +70,9 @@ impl Run {
         let (outcome, error, views) = match done {
             Ok(views) if views.iter().any(|view| view.mode != Mode::None) => (Outcome::Published, None, views.clone()),
             Ok(views) => (Outcome::Nothing, None, views.clone()),
+            Err(error @ Error::Views { published, .. }) => {
+                (Outcome::Failed, Some(error.to_string()), published.clone())
+            }
             Err(error) => (Outcome::Failed, Some(error.to_string()), vec![]),
         };
         let elapsed_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);

@@ -280,3 +280,42 @@ fn a_schedule_of_its_own_makes_up_the_run_that_was_missed_once() {
     let ran = case.run(&["batch", "schedule", "--listen", "127.0.0.1:0"]);
     ran.fails(2, &["batch.schedule", "bifold batch run"]);
 }
+
+#[test]
+fn a_view_that_needs_too_much_memory_keeps_no_other_from_being_published() {
+    let views = "CREATE MATERIALIZED VIEW before AS SELECT count(*) AS c FROM e; \
+        CREATE MATERIALIZED VIEW distinct_keys AS SELECT count(DISTINCT k) AS c FROM e; \
+        CREATE MATERIALIZED VIEW later AS SELECT n, count(*) AS c FROM e GROUP BY n; \
+        CREATE MATERIALIZED VIEW last AS SELECT max(k) AS k FROM e;";
+    let case = one_partition(&crate::support::pipeline("k TEXT, n BIGINT", "", views));
+    let up = up_with(&case, &[("BIFOLD_BATCH__SCHEDULE", "off")]);
+    let mut offsets = String::new();
+    for part in 0..10 {
+        let line = |i: usize| format!(r#"{{"t":"2026-01-01T00:00:00Z","k":"{i:060}","n":{}}}"#, i % 7);
+        let lines: Vec<String> = (part * 20_000..(part + 1) * 20_000).map(line).collect();
+        offsets = case.produce(&up, "e", &lines.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    answer(&up, "SELECT * FROM before", &offsets);
+    let run = |memory: &str| {
+        let arguments = ["batch", "run", "--at-least", &offsets, "--output", "json"];
+        case.run_with(&arguments, &[("BIFOLD_BATCH__MEMORY", memory)], b"")
+    };
+    let ran = run("16MiB");
+    assert_eq!(ran.code, Some(1), "{}{}", ran.stdout, ran.stderr);
+    let told = ran.stderr.lines().find(|line| line.starts_with("error: ")).expect("an error");
+    assert!(told.contains("view distinct_keys: it needs more than batch.memory, which is 16 MiB"), "{told}");
+    let done: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let mut names: Vec<_> = done.iter().map(|report| report["view"].as_str().expect("a view")).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["before", "last", "later"], "{}", ran.stdout);
+    assert!(done.iter().all(|report| report["boundary"] == offsets && report["mode"] != "none"), "{}", ran.stdout);
+    let kept = case.run(&["batch", "runs", "--output", "json"]).json();
+    let kept = kept.last().expect("the run");
+    assert_eq!((&kept["outcome"], &kept["published"]), (&json!("failed"), &json!(3)), "{kept}");
+    assert!(kept["error"].as_str().is_some_and(|error| error.contains("distinct_keys")), "{kept}");
+    // With enough it is made up for; the others have nothing to do.
+    let modes: Vec<_> = run("1GiB").json().iter().map(|report| report["mode"].clone()).collect();
+    assert_eq!(modes.iter().filter(|mode| **mode == "none").count(), 3, "{modes:?}");
+    let verified = ask(&case, &up, &["verify"]).json();
+    assert!(verified.len() == 4 && verified.iter().all(|row| row["equal"] == true), "{verified:?}");
+}

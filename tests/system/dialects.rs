@@ -120,5 +120,5 @@ fn a_new_view_gets_todays_dialect_beside_old_ones() {
     let (before, right) = (read("answers.json"), read("right.json"));
     assert_eq!((old, new), (sorted(&before["distinct_from"]["rows"]), sorted(&right["distinct_from"])));
     let views = case.run(&["views"]);
-    assert!(views.stdout.contains("\"dialect\":2") && views.stdout.contains("\"dialect\":1"), "{}", views.stdout);
+    assert!(views.stdout.contains("\"dialect\":3") && views.stdout.contains("\"dialect\":1"), "{}", views.stdout);
 }

@@ -23,12 +23,17 @@ pub(crate) const COLUMNS: [&str; 8] =
 
 pub(crate) async fn run(common: &Common, run: BatchRun) -> Result<(), Exit> {
     let progress = Progress::default();
-    let rows = shown(&progress, reports(common, &run, &progress)).await?;
-    output::objects(run.shot.output(), &COLUMNS, &rows)
+    let (rows, ended) = shown(&progress, reports(common, &run, &progress)).await?;
+    output::objects(run.shot.output(), &COLUMNS, &rows)?;
+    ended
 }
 
-/// Does a run; an object for each version.
-pub(crate) async fn reports(common: &Common, run: &BatchRun, progress: &Progress) -> Result<Vec<Value>, Exit> {
+/// Does a run: an object for each version that was built or had nothing to do, and the failure of the others.
+pub(crate) async fn reports(
+    common: &Common,
+    run: &BatchRun,
+    progress: &Progress,
+) -> Result<(Vec<Value>, Result<(), Exit>), Exit> {
     let context = Context::load(common).await?;
     let asked = match run.at_least.as_deref() {
         None => None,
@@ -42,7 +47,7 @@ pub(crate) async fn reports(common: &Common, run: &BatchRun, progress: &Progress
     {
         return Err(Exit::Usage(format!("--at-least names {at}, which no source of the pipeline reads")));
     }
-    let mut done = vec![];
+    let (mut done, mut ended) = (vec![], Ok(()));
     for source in &sources {
         let of_source = |asked: &Offsets| -> Offsets {
             asked.iter().filter(|(at, _)| source.topics.contains(&at.topic)).map(|(at, n)| (at.clone(), n)).collect()
@@ -54,7 +59,19 @@ pub(crate) async fn reports(common: &Common, run: &BatchRun, progress: &Progress
             at_least: asked.as_ref().map(of_source),
             timeout: run.shot.timeout,
         };
-        done.extend(recompute.run(&request, Trigger::Command).await?);
+        match recompute.run(&request, Trigger::Command).await {
+            Ok(reports) => done.extend(reports),
+            Err(error) => {
+                if let bifold_batch::Error::Views { published, .. } = &error {
+                    done.extend(published.iter().cloned());
+                }
+                // Of the others the first is told at the end.
+                match ended {
+                    Ok(()) => ended = Err(error.into()),
+                    Err(_) => eprintln!("error: source {}: {error}", source.name),
+                }
+            }
+        }
     }
     for view in undeclared(&context, run, &sources).await? {
         eprintln!("view {view}: nothing to do, for nothing folds it yet; `bifold up` or `bifold speed` begins with it");
@@ -71,7 +88,8 @@ pub(crate) async fn reports(common: &Common, run: &BatchRun, progress: &Progress
             }
         }
     }
-    done.iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(Exit::failed)
+    let rows = done.iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(Exit::failed)?;
+    Ok((rows, ended))
 }
 
 /// The views asked for that are in the pipeline, but not in the ledger: the speed layer puts them there.

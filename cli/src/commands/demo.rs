@@ -270,7 +270,7 @@ impl Stage {
         self.screen.say("a batch run recomputes the views from the archive and takes over what it covers:")?;
         let run = BatchRun { views: vec![], full: false, at_least: Some("latest".into()), shot: self.shot.clone() };
         let (common, progress) = (self.common.clone(), Progress::default());
-        let rows = if self.screen.has_picture() {
+        let (rows, ended) = if self.screen.has_picture() {
             let told = progress.clone();
             let working = tokio::spawn(async move { batch::reports(&common, &run, &progress).await });
             while !working.is_finished() {
@@ -281,7 +281,8 @@ impl Stage {
         } else {
             shown(&progress, batch::reports(&common, &run, &progress)).await?
         };
-        self.screen.say(&table(&batch::COLUMNS, &rows))
+        self.screen.say(&table(&batch::COLUMNS, &rows))?;
+        ended
     }
 
     /// The rows of a query as a table, and what they cover in words.

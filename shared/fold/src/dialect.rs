@@ -6,7 +6,13 @@
 use bifold_ledger::Dialect;
 
 /// The dialect of new and changed views, and of queries.
-pub const TODAY: Dialect = Dialect(2);
+pub const TODAY: Dialect = Dialect(3);
+
+/// The first dialect whose constants are computed as the values of events are.
+pub(crate) const EXACT_CONSTANTS: Dialect = Dialect(3);
+
+const WRAPPING: &str = "arithmetic between whole-number constants wraps where it is beyond 64 bits";
+const ROUNDED_TWICE: &str = "a decimal constant of more than 53 bits can become the neighbour of the nearest double";
 
 /// What a dialect gets wrong that [`TODAY`]'s does not, for people; nothing for today's.
 pub fn shortcomings(dialect: Dialect) -> &'static [&'static str] {
@@ -25,7 +31,10 @@ pub fn shortcomings(dialect: Dialect) -> &'static [&'static str] {
             "retention can be emptied by one wrong event time",
             "numbers in quotes are dead letters",
             "a record may have any number of elements",
+            WRAPPING,
+            ROUNDED_TWICE,
         ],
+        Dialect(2) => &[WRAPPING, ROUNDED_TWICE],
         _ => &[],
     }
 }

@@ -108,6 +108,17 @@ impl Engine {
         context
     }
 
+    /// The same, with batches of so many rows.
+    #[must_use]
+    pub fn with_batch_rows(self, rows: usize) -> Self {
+        let smaller = |context: &SessionContext| {
+            let state = context.state();
+            let config = state.config().clone().with_batch_size(rows);
+            SessionContext::new_with_state(SessionStateBuilder::new_from_existing(state).with_config(config).build())
+        };
+        Self { first: smaller(&self.first), today: smaller(&self.today) }
+    }
+
     /// A context of its own for one query, which ends with `ResourcesExhausted` beyond `memory` bytes: it does not spill.
     ///
     /// # Errors

@@ -43,7 +43,7 @@ const WRONG: [&str; 4] = [
 /// The optimizer's rules. `most` bounds the size of a constant, in bytes.
 pub(crate) fn optimizer_rules(most: Option<u64>) -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let kept = Optimizer::new().rules.into_iter().filter(|rule| !WRONG.contains(&rule.name()));
-    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(constants::Fold { most })];
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(constants::Fold { most, exact: true })];
     rules.extend(kept);
     rules
 }

@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::datatypes::Schema;
+use arrow::datatypes::{DataType, Schema};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result, ScalarValue, resources_err};
 use datafusion::execution::context::ExecutionProps;
-use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr::{Cast, ScalarFunction, TryCast};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
@@ -19,13 +19,19 @@ use datafusion::logical_expr::utils::{conjunction, merge_schema, split_conjuncti
 use datafusion::logical_expr::{BinaryExpr, ColumnarValue, Expr, Filter, LogicalPlan, Operator, Volatility, lit, when};
 use datafusion::optimizer::optimizer::ApplyOrder;
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
-use datafusion::physical_expr::create_physical_expr;
+use datafusion::physical_expr::{PhysicalExpr, create_physical_expr, expressions};
+
+use super::nearest;
+use super::numbers::is_arithmetic;
 
 /// The rule.
 #[derive(Debug)]
 pub(crate) struct Fold {
     /// The most bytes of a constant. None: as many as it has. DataFusion repeats a constant for every row of a batch, and counts none of it.
     pub(crate) most: Option<u64>,
+    /// Whether a constant is what the same values of an event would be. Else, as views of earlier dialects have it, arithmetic between
+    /// whole numbers wraps, and decimals become doubles by rounding twice.
+    pub(crate) exact: bool,
 }
 
 impl OptimizerRule for Fold {
@@ -56,13 +62,46 @@ impl OptimizerRule for Fold {
         let names = NamePreserver::new(&plan);
         let made = plan.map_expressions(|expr| {
             let name = names.save(&expr);
-            let made = expr.transform_up(|expr| folded(expr, &context, self.most))?;
+            let made = expr.transform_up(|expr| self.folded(expr, &context))?;
             Ok(made.update_data(|expr| name.restore(expr)))
         })?;
         Ok(made.update_data(|plan| match plan {
             LogicalPlan::Filter(filter) => LogicalPlan::Filter(decided(filter)),
             plan => plan,
         }))
+    }
+}
+
+impl Fold {
+    fn folded(&self, expr: Expr, context: &SimplifyContext) -> Result<Transformed<Expr>> {
+        let made = match expr {
+            Expr::ScalarFunction(ScalarFunction { func, args }) if simplifies(func.name()) => {
+                match func.simplify(args, context)? {
+                    ExprSimplifyResult::Original(args) => {
+                        Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args }))
+                    }
+                    ExprSimplifyResult::Simplified(expr) => Transformed::yes(expr),
+                }
+            }
+            Expr::AggregateFunction(call) => match call.func.simplify() {
+                Some(simplify) => Transformed::yes(simplify(call, context)?),
+                None => Transformed::no(Expr::AggregateFunction(call)),
+            },
+            Expr::WindowFunction(call) => match call.simplify() {
+                Some(simplify) => Transformed::yes(simplify(*call, context)?),
+                None => Transformed::no(Expr::WindowFunction(call)),
+            },
+            expr => Transformed::no(expr),
+        };
+        made.transform_data(|expr| match value_of(&expr, context.config_options(), self.exact) {
+            Some(value) if self.most.is_some_and(|most| value.size() as u64 > most) => resources_err!(
+                "a constant of {} bytes, which every row may repeat; the most is {}",
+                value.size(),
+                self.most.unwrap_or_default()
+            ),
+            Some(value) => Ok(Transformed::yes(Expr::Literal(value, None))),
+            None => Ok(in_order(expr)),
+        })
     }
 }
 
@@ -100,37 +139,6 @@ fn tied(condition: Expr, input: &LogicalPlan) -> Expr {
     }
 }
 
-fn folded(expr: Expr, context: &SimplifyContext, most: Option<u64>) -> Result<Transformed<Expr>> {
-    let made = match expr {
-        Expr::ScalarFunction(ScalarFunction { func, args }) if simplifies(func.name()) => {
-            match func.simplify(args, context)? {
-                ExprSimplifyResult::Original(args) => {
-                    Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args }))
-                }
-                ExprSimplifyResult::Simplified(expr) => Transformed::yes(expr),
-            }
-        }
-        Expr::AggregateFunction(call) => match call.func.simplify() {
-            Some(simplify) => Transformed::yes(simplify(call, context)?),
-            None => Transformed::no(Expr::AggregateFunction(call)),
-        },
-        Expr::WindowFunction(call) => match call.simplify() {
-            Some(simplify) => Transformed::yes(simplify(*call, context)?),
-            None => Transformed::no(Expr::WindowFunction(call)),
-        },
-        expr => Transformed::no(expr),
-    };
-    made.transform_data(|expr| match value_of(&expr, context.config_options()) {
-        Some(value) if most.is_some_and(|most| value.size() as u64 > most) => resources_err!(
-            "a constant of {} bytes, which every row may repeat; the most is {}",
-            value.size(),
-            most.unwrap_or_default()
-        ),
-        Some(value) => Ok(Transformed::yes(Expr::Literal(value, None))),
-        None => Ok(in_order(expr)),
-    })
-}
-
 /// A comparison with its constant on the right, and one with NULL as NULL: where filters are pushed down, DataFusion joins
 /// comparisons of a column, and takes these for others.
 fn in_order(expr: Expr) -> Transformed<Expr> {
@@ -163,7 +171,7 @@ fn simplifies(name: &str) -> bool {
 }
 
 /// The value of an expression whose operands are constants. None if there are others, or if it has none.
-fn value_of(expr: &Expr, options: &Arc<ConfigOptions>) -> Option<ScalarValue> {
+fn value_of(expr: &Expr, options: &Arc<ConfigOptions>, exact: bool) -> Option<ScalarValue> {
     let is_constant = |expr: &Expr| match expr {
         Expr::Literal(..) => false,
         Expr::ScalarFunction(call) => call.func.signature().volatility == Volatility::Immutable,
@@ -183,6 +191,9 @@ fn value_of(expr: &Expr, options: &Arc<ConfigOptions>) -> Option<ScalarValue> {
     if !is_constant(expr) || expr.apply_children(of_constants).is_err() || !operands {
         return None;
     }
+    if exact && let Some(value) = exactly(expr) {
+        return value;
+    }
     let props = ExecutionProps { config_options: Some(Arc::clone(options)), ..ExecutionProps::new() };
     let physical = create_physical_expr(expr, &DFSchema::empty(), &props, &PhysicalPlanningContext::default()).ok()?;
     let row = RecordBatchOptions::new().with_row_count(Some(1));
@@ -192,5 +203,29 @@ fn value_of(expr: &Expr, options: &Arc<ConfigOptions>) -> Option<ScalarValue> {
         ColumnarValue::Scalar(value) => Some(value),
         ColumnarValue::Array(array) if array.len() == 1 => ScalarValue::try_from_array(&array, 0).ok(),
         ColumnarValue::Array(_) => None,
+    }
+}
+
+/// The value of an expression of constants that DataFusion would get wrong. None if it gets it right; inside, None if it has no value.
+fn exactly(expr: &Expr) -> Option<Option<ScalarValue>> {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_arithmetic(*op) => {
+            let (Expr::Literal(left, _), Expr::Literal(right, _)) = (&**left, &**right) else { return None };
+            let expr =
+                expressions::BinaryExpr::new(expressions::lit(left.clone()), *op, expressions::lit(right.clone()));
+            let empty = RecordBatch::new_empty(Arc::new(Schema::empty()));
+            match expr.with_fail_on_overflow(true).evaluate(&empty) {
+                Ok(ColumnarValue::Scalar(value)) => Some(Some(value)),
+                _ => Some(None),
+            }
+        }
+        Expr::Cast(Cast { expr, field }) | Expr::TryCast(TryCast { expr, field })
+            if *field.data_type() == DataType::Float64 =>
+        {
+            let Expr::Literal(value, _) = &**expr else { return None };
+            let doubles = nearest::doubles(&value.to_array().ok()?)?;
+            Some(ScalarValue::try_from_array(&doubles, 0).ok())
+        }
+        _ => None,
     }
 }

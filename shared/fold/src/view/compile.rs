@@ -29,7 +29,7 @@ use sha2::{Digest, Sha256};
 
 use super::dry_run::dry_run;
 use super::{View, aggregate, check, constants, shape, total, wrong};
-use crate::dialect::TODAY;
+use crate::dialect::{EXACT_CONSTANTS, TODAY};
 use crate::engine::Engine;
 use crate::error::{Error, PipelineError};
 use crate::exact;
@@ -227,7 +227,7 @@ fn analyse(state: &SessionState, plan: LogicalPlan, terms: Terms) -> DataFusionR
     let context = context.with_skip_failing_rules(false);
     let simplify: Arc<dyn OptimizerRule + Send + Sync> = match terms.dialect.is_first() {
         true => Arc::new(SimplifyExpressions::new()),
-        false => Arc::new(exact::constants::Fold { most: None }),
+        false => Arc::new(exact::constants::Fold { most: None, exact: terms.dialect >= EXACT_CONSTANTS }),
     };
     let plan = Optimizer::with_rules(vec![simplify]).optimize(plan, &context, |_, _| {})?;
     if terms.is_new() {
