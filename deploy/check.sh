@@ -24,16 +24,21 @@ render() { # NAME [ARGS…]
 
 if command -v "$helm" >/dev/null; then
     "$helm" lint --strict helm/bifold >"$work/lint" || { cat "$work/lint"; exit 1; }
-    render default
+    # Nobody opens it without saying so.
+    if render closed 2>"$work/closed" || ! grep -q "serve.allowAnonymous is false" "$work/closed"; then
+        echo "the chart does not refuse to open the serving layer to all"; exit 1
+    fi
+    open=(--set serve.allowAnonymous=true)
+    render default "${open[@]}"
     for values in helm/bifold/ci/*-values.yaml; do
         "$helm" lint --strict helm/bifold --values "$values" >"$work/lint" || { cat "$work/lint"; exit 1; }
         render "$(basename "$values" -values.yaml)" --values "$values"
     done
     for wrong in speed.replicas=2 store.url=ftp://x kafka.brokers= config.speed\\.epoch_intervall=1s batch.memory=1 nonsense=1; do
-        if render wrong --set "$wrong" 2>"$work/wrong"; then echo "--set $wrong is not refused"; exit 1; fi
+        if render wrong "${open[@]}" --set "$wrong" 2>"$work/wrong"; then echo "--set $wrong is not refused"; exit 1; fi
     done
     # For those without Helm: the chart with its defaults, without the test pod.
-    render plain --no-hooks
+    render plain --no-hooks "${open[@]}"
     if [ "${1:-}" = WRITE ]; then
         cp "$work/plain.yaml" kubernetes/bifold.yaml
     fi
@@ -46,7 +51,7 @@ if command -v "$helm" >/dev/null; then
     guide=${guide/helm install bifold deploy\/helm\/bifold/"$helm" template bifold "$PWD/helm/bifold" --kube-version "$kubernetes"}
     (cd "$work" && eval "$guide") >"$work/guide.yaml"
     grep -q "the reader's" "$work/guide.yaml" || { echo "the guide's helm install does not take the pipeline"; exit 1; }
-    rm "$work/wrong.yaml" "$work/plain.yaml" "$work/pipeline.sql"
+    rm "$work/wrong.yaml" "$work/closed.yaml" "$work/plain.yaml" "$work/pipeline.sql"
     if "$python" -c 'import kubernetes_validate, yaml' 2>/dev/null; then
         "$python" manifests.py "${kubernetes%.*}" "$work"/*.yaml
     else

@@ -395,6 +395,9 @@ pub(crate) struct Demo {
     /// A fixed number of events, then verify and exit
     #[arg(long)]
     pub(crate) once: bool,
+    /// With --brokers: send made-up events also into a topic that holds records already
+    #[arg(long)]
+    pub(crate) append: bool,
     /// Where to listen; port 0 is any free one
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) listen: Option<String>,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bifold_config::Config;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use crate::args::OneShot;
@@ -93,8 +94,10 @@ impl Client {
         self.send(self.http.post(format!("{}/v1/sql", self.url)).json(&body)).await
     }
 
-    /// `POST` of a body of bytes.
-    pub(crate) async fn post(&self, path: &str, query: &[(&str, &str)], body: Vec<u8>) -> Result<Reply, Exit> {
-        self.send(self.http.post(format!("{}{path}", self.url)).query(query).body(body)).await
+    /// `POST` of events.
+    pub(crate) async fn post_events(&self, source: &str, query: &[(&str, &str)], body: Vec<u8>) -> Result<Reply, Exit> {
+        // Whatever the source's name holds.
+        let source = utf8_percent_encode(source, NON_ALPHANUMERIC);
+        self.send(self.http.post(format!("{}/v1/events/{source}", self.url)).query(query).body(body)).await
     }
 }

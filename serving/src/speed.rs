@@ -1,12 +1,13 @@
 //! Asking speed instances for what is newer than the ledger.
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bifold_fold::live::{LiveAnswer, LiveRequest, decode};
+use bifold_fold::live::{CHECKSUM, LiveAnswer, LiveRequest, decode};
 
 /// The longest that a speed instance may take; without it, f is only lower.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -124,9 +125,17 @@ impl HttpSpeed {
     /// What it answers; else why not, and whether it cannot be reached at all.
     async fn ask(&self, source: &str, request: &LiveRequest, within: Duration) -> Result<LiveAnswer, (String, bool)> {
         let failed = |e: reqwest::Error| (e.to_string(), !e.is_status() && !e.is_decode());
-        let url = format!("{}/live/{source}", self.url);
+        // Whatever the source's name holds.
+        let url = format!("{}/live/{}", self.url, utf8_percent_encode(source, NON_ALPHANUMERIC));
         let response = self.client.post(url).timeout(within).json(request).send().await.map_err(failed)?;
-        let body = response.error_for_status().map_err(failed)?.bytes().await.map_err(failed)?;
+        let response = response.error_for_status().map_err(failed)?;
+        let told = response.headers().get(CHECKSUM).and_then(|told| told.to_str().ok()).map(str::to_string);
+        let body = response.bytes().await.map_err(failed)?;
+        let found = format!("{:08x}", crc32fast::hash(&body));
+        // The last build tells none.
+        if told.as_ref().is_some_and(|told| *told != found) {
+            return Err((format!("the CRC-32 of its answer is {found}, not {}", told.unwrap_or_default()), false));
+        }
         decode(&body).map_err(|e| (e.to_string(), false))
     }
 }

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use bifold_fold::live::{LiveRequest, encode};
+use bifold_fold::live::{CHECKSUM, LiveRequest, encode};
 
 use crate::live::Live;
 
@@ -27,7 +27,7 @@ async fn live(
         return (StatusCode::NOT_FOUND, format!("no source {source}")).into_response();
     };
     match encode(&live.answer(&request)) {
-        Ok(body) => body.into_response(),
+        Ok(body) => ([(CHECKSUM, format!("{:08x}", crc32fast::hash(&body)))], body).into_response(),
         Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
     }
 }

@@ -311,7 +311,8 @@ fn a_view_that_needs_too_much_memory_keeps_no_other_from_being_published() {
     assert!(done.iter().all(|report| report["boundary"] == offsets && report["mode"] != "none"), "{}", ran.stdout);
     let kept = case.run(&["batch", "runs", "--output", "json"]).json();
     let kept = kept.last().expect("the run");
-    assert_eq!((&kept["outcome"], &kept["published"]), (&json!("failed"), &json!(3)), "{kept}");
+    let published = kept["published"].as_str().expect("the views");
+    assert_eq!((&kept["outcome"], published.split(", ").count()), (&json!("failed"), 3), "{kept}");
     assert!(kept["error"].as_str().is_some_and(|error| error.contains("distinct_keys")), "{kept}");
     // With enough it is made up for; the others have nothing to do.
     let modes: Vec<_> = run("1GiB").json().iter().map(|report| report["mode"].clone()).collect();

@@ -81,7 +81,7 @@ pub(crate) async fn run(common: &Common, demo: Demo) -> Result<(), Exit> {
     ];
     let flags: Vec<_> = flags.into_iter().filter_map(|(key, value, flag)| Some((key, value?, flag))).collect();
     let context = Context::with(configuration(&common, &flags)?).await?;
-    create_topics(&context).await?;
+    create_topics(&context, demo.append).await?;
     let mut role = start_up(&context, Some(false)).await?;
     let (mut while_starting, mut signals) = (Signals::new()?, Signals::new()?);
     let started = async {
@@ -101,8 +101,8 @@ pub(crate) async fn run(common: &Common, demo: Demo) -> Result<(), Exit> {
     done.and(ended)
 }
 
-/// Makes the topics on a Kafka; the local log's are made where it is opened.
-async fn create_topics(context: &Context) -> Result<(), Exit> {
+/// Makes the topics on a Kafka; the local log's are made where it is opened. Records that somebody else has there stay alone, unless one says so.
+async fn create_topics(context: &Context, append: bool) -> Result<(), Exit> {
     if context.is_local() {
         return Ok(());
     }
@@ -110,6 +110,16 @@ async fn create_topics(context: &Context) -> Result<(), Exit> {
     for topic in context.pipeline.sources.iter().flat_map(|source| &source.topics) {
         let made = log.create_topic(topic, context.config.log.partitions);
         within(context.config.startup_timeout.unwrap_or(Duration::MAX), &context.log_name(), made).await?;
+    }
+    for source in context.pipeline.sources.iter().filter(|_| !append) {
+        let found = bifold_log::survey(&*log, &source.topics).await?;
+        if let Some((at, _)) = found.bounds.iter().find(|(_, bounds)| bounds.end > 0) {
+            return Err(Exit::Usage(format!(
+                "the topic {} holds records already, and the demo would send made-up ones into it; name another pipeline with \
+                 --pipeline, or say --append",
+                at.topic
+            )));
+        }
     }
     Ok(())
 }
@@ -249,8 +259,7 @@ impl Stage {
     }
 
     async fn post(&self, lines: Vec<Vec<u8>>) -> Result<(), Exit> {
-        let path = format!("/v1/events/{}", self.source);
-        self.client.post(&path, &[], lines.join(&b'\n')).await?.answer()?;
+        self.client.post_events(&self.source, &[], lines.join(&b'\n')).await?.answer()?;
         Ok(())
     }
 

@@ -209,8 +209,7 @@ async fn send(target: &Target, at: &str, produce: &Produce, topic: &str, lines: 
             body.push(b'\n');
             let mut query = vec![("topic", topic)];
             query.extend(produce.key.as_deref().map(|key| ("key", key)));
-            let path = format!("/v1/events/{}", produce.source);
-            let reply = client.post(&path, &query, body).await?.answer()?.json()?;
+            let reply = client.post_events(&produce.source, &query, body).await?.answer()?.json()?;
             match &reply["offsets"] {
                 Value::String(text) => text.parse().map_err(Exit::failed),
                 _ => Err(Exit::Failed("the server's answer names no offsets".to_string())),

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bifold_service::{Readiness, Shutdown};
+use futures::FutureExt;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -80,7 +81,8 @@ impl Role {
         let (name, ended) = (name.to_string(), self.ended.0.clone());
         self.running.insert(name.clone());
         tokio::spawn(async move {
-            let done = work.await;
+            let done = std::panic::AssertUnwindSafe(work).catch_unwind().await;
+            let done = done.unwrap_or_else(|_| Err(Exit::Failed(format!("{name} panicked; this is a bug of bifold"))));
             let _ = ended.send((name, done));
         });
     }

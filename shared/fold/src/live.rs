@@ -16,6 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::delta::{read_stream, write_stream};
 
+/// The header of a live answer that tells the CRC-32 of its body, in eight hexadecimal digits.
+pub const CHECKSUM: &str = "bifold-crc32";
+
 /// Names a slice for ever: the process's nonce, the fold's number in it, the slice's number in that.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct SliceId(pub String, pub u64, pub u64);

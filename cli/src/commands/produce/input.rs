@@ -16,6 +16,8 @@ use crate::exit::Exit;
 
 /// Bytes that a batch of lines has at most, but for its last line.
 const BATCH_BYTES: usize = 8 << 20;
+/// The longest line that is read: no broker takes a longer record.
+const LONGEST_LINE: u64 = 256 << 20;
 
 /// How a file is read.
 #[derive(Clone, Copy, Default)]
@@ -173,8 +175,11 @@ fn lines(reader: &mut dyn BufRead, next: &mut u64, most: usize) -> std::io::Resu
     let (mut lines, mut bytes) = (vec![], 0);
     while lines.len() < most && bytes < BATCH_BYTES {
         let mut line = vec![];
-        if reader.read_until(b'\n', &mut line)? == 0 {
+        if (&mut *reader).take(LONGEST_LINE).read_until(b'\n', &mut line)? == 0 {
             break;
+        }
+        if line.len() as u64 == LONGEST_LINE && line.last() != Some(&b'\n') {
+            return Err(std::io::Error::other(format!("line {next} is longer than {} MiB", LONGEST_LINE >> 20)));
         }
         if line.last() == Some(&b'\n') {
             line.pop();
@@ -197,7 +202,7 @@ impl Table {
             text.consume(3);
         }
         let mut header = vec![];
-        text.read_until(b'\n', &mut header).map_err(|e| e.to_string())?;
+        (&mut text).take(LONGEST_LINE).read_until(b'\n', &mut header).map_err(|e| e.to_string())?;
         let only_semicolons = header.contains(&b';') && !header.contains(&b',');
         let delimiter = delimiter.unwrap_or(if only_semicolons { b';' } else { b',' });
         let lines = Arc::<Mutex<Lines>>::default();
