@@ -120,9 +120,14 @@ impl Error {
         }
     }
 
-    /// Whether texts or lists were too large for offsets of 32 bits: in smaller batches they may fit.
-    pub(crate) fn is_of_offsets(&self) -> bool {
-        self.to_string().to_lowercase().contains("offset overflow")
+    /// Whether a batch of rows was too large for what is made of it: in smaller ones it may fit.
+    pub(crate) fn is_of_batch_size(&self) -> bool {
+        match self {
+            Error::Fold(error) => error.is_of_batch_size(),
+            Error::DataFusion(error) => bifold_fold::is_of_batch_size(error),
+            Error::Arrow(error) => bifold_fold::is_of_batch_size(error),
+            _ => false,
+        }
     }
 
     /// The file that is missing or damaged, if that is what failed.

@@ -50,8 +50,8 @@ const MOST_RUNS: usize = 8;
 const TRIES: u32 = 5;
 /// Versions of a view that stay beside the served one, to go back to.
 const KEPT_VERSIONS: usize = 1;
-/// Rows of a batch of very large values, and the memory of a run of them: less than what one column may hold.
-const SMALL_BATCH_ROWS: usize = 128;
+/// Rows of a batch of very large values, tried one after the other, and the memory of a run of them: less than what one column may hold.
+pub(crate) const SMALL_BATCHES: [usize; 2] = [64, 1];
 const MEMORY_OF_SMALL_BATCHES: u64 = 1 << 30;
 /// How often a run tells how far it has come.
 const TELL_EVERY: Duration = Duration::from_millis(100);
@@ -308,16 +308,18 @@ impl Recompute {
         purpose: Purpose,
     ) -> Result<Built, Error> {
         let usual = Engine::with_limit(self.memory, &self.scratch, threads())?;
-        let built = match self.build_by(&usual, ledger, plan, boundary, purpose).await {
-            Err(error) if error.is_of_offsets() => {
-                tracing::info!(view = plan.view, %error, "its values are large; it is built again in small batches");
-                // So much memory that none of its columns can be beyond them.
-                let memory = self.memory.min(MEMORY_OF_SMALL_BATCHES);
-                let small = Engine::with_limit(memory, &self.scratch, threads())?.with_batch_rows(SMALL_BATCH_ROWS);
-                self.build_by(&small, ledger, plan, boundary, purpose).await
+        let mut built = self.build_by(&usual, ledger, plan, boundary, purpose).await;
+        for rows in SMALL_BATCHES {
+            let Err(error) = &built else { break };
+            if !error.is_of_batch_size() {
+                break;
             }
-            built => built,
-        };
+            tracing::info!(view = plan.view, %error, rows, "what it makes of events is large; it is built again in small batches");
+            // So much memory that none of its columns can be beyond what offsets of 32 bits count.
+            let memory = self.memory.min(MEMORY_OF_SMALL_BATCHES);
+            let small = Engine::with_limit(memory, &self.scratch, threads())?.with_batch_rows(rows);
+            built = self.build_by(&small, ledger, plan, boundary, purpose).await;
+        }
         built.map_err(|error| self.named(error))
     }
 

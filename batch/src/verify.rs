@@ -19,7 +19,7 @@ use datafusion::physical_plan::collect;
 use crate::Error;
 use crate::collect::buffer::sorted;
 use crate::progress::Progress;
-use crate::recompute::{held, read_run};
+use crate::recompute::{SMALL_BATCHES, held, read_run};
 
 /// What a view should say.
 #[derive(Debug)]
@@ -35,6 +35,24 @@ pub struct Expected {
 /// # Errors
 /// A file that is missing or damaged; DataFusion's failure.
 pub async fn expected(
+    engine: &Engine,
+    view: &View,
+    files: &SourceFiles,
+    ledger: &Ledger,
+    (frontier, holes): (&Offsets, &[Hole]),
+    progress: &Progress,
+) -> Result<Expected, Error> {
+    let mut found = expected_by(engine, view, files, ledger, (frontier, holes), progress).await;
+    for rows in SMALL_BATCHES {
+        if found.as_ref().err().is_some_and(Error::is_of_batch_size) {
+            let small = engine.clone().with_batch_rows(rows);
+            found = expected_by(&small, view, files, ledger, (frontier, holes), progress).await;
+        }
+    }
+    found
+}
+
+async fn expected_by(
     engine: &Engine,
     view: &View,
     files: &SourceFiles,

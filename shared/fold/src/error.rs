@@ -4,6 +4,8 @@ use std::fmt;
 
 use datafusion::error::DataFusionError;
 
+use crate::functions::size::IN_ONE_BATCH;
+
 /// A place in a pipeline's text, what is wrong there, and what to do.
 ///
 /// Shown as the line with a caret under the place:
@@ -92,4 +94,21 @@ pub enum Error {
     /// Arrow failed.
     #[error(transparent)]
     Arrow(#[from] arrow::error::ArrowError),
+}
+
+impl Error {
+    /// Whether a batch of rows was too large for what is made of it, so that smaller ones may do.
+    pub fn is_of_batch_size(&self) -> bool {
+        match self {
+            Error::DataFusion(error) => is_of_batch_size(error),
+            Error::Arrow(error) => is_of_batch_size(error),
+            _ => false,
+        }
+    }
+}
+
+/// The same of a library's failure: it names no kind of it.
+pub fn is_of_batch_size(error: &dyn std::error::Error) -> bool {
+    let text = error.to_string();
+    text.contains(IN_ONE_BATCH) || text.to_lowercase().contains("offset overflow")
 }

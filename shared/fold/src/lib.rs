@@ -39,7 +39,7 @@ pub mod view;
 pub use decode::{DeadLetter, Decoder, Envelope, Reason};
 pub use dedup::{Dedup, DedupBy};
 pub use engine::{Engine, STACK};
-pub use error::{Error, PipelineError};
+pub use error::{Error, PipelineError, is_of_batch_size};
 pub use pipeline::{Pipeline, ViewText};
 pub use readable::readable;
 pub use schema::{Column, Source, Type};

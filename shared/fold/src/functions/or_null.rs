@@ -12,7 +12,7 @@ use std::sync::{Arc, Once};
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
-use datafusion::common::{DataFusionError, Result, ScalarValue, exec_err};
+use datafusion::common::{DataFusionError, Result, ScalarValue, exec_err, resources_err};
 use datafusion::config::ConfigOptions;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::interval_arithmetic::Interval;
@@ -289,9 +289,11 @@ impl ScalarUDFImpl for OrNull {
         }
         let parts = self.halves(&args, 0, args.number_rows)?;
         let parts: Vec<_> = parts.iter().map(|part| &**part).collect();
-        // Together they may be more than an array holds.
-        let whole = concat(&parts).or_else(|failure| self.null(&args, args.number_rows, &failure.into()));
-        Ok(ColumnarValue::Array(whole?))
+        // Together they may be more than an array holds; what an event's value is does not depend on the events beside it.
+        match concat(&parts) {
+            Ok(whole) => Ok(ColumnarValue::Array(whole)),
+            Err(failure) => resources_err!("{} makes too much {}: {failure}", self.name(), size::IN_ONE_BATCH),
+        }
     }
 
     fn schema_name(&self, args: &[Expr]) -> Result<String> {

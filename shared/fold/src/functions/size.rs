@@ -52,6 +52,10 @@ pub(super) enum Bound {
 
 /// The most bytes or elements that a call of a query may ask for in a batch, if the query's memory has room for them.
 pub(crate) const MOST_TOGETHER: u64 = 1 << 26;
+/// The most bytes or elements that a call of a view makes of the events of one batch.
+const MOST_OF_EVENTS: i128 = 1 << 28;
+/// What the failure of a batch says that a smaller one would not have.
+pub(crate) const IN_ONE_BATCH: &str = "in one batch of events";
 /// The least that each of many calls has.
 const LEAST_TOGETHER: u64 = 1 << 16;
 /// The most pairs of characters that a call compares in a batch: seconds.
@@ -130,10 +134,16 @@ fn makes_elements(function: &str) -> bool {
 fn judge(function: &str, asked: impl Iterator<Item = i128>, rows: usize, most: i64, bound: Bound) -> Result<()> {
     match bound {
         Bound::Each => {
+            let mut together = 0;
             for asked in asked {
                 if asked > i128::from(most) {
                     return exec_err!("{function} asks for {asked} in one value; the most is {most}");
                 }
+                together += asked.max(0);
+            }
+            // Each of them is admitted: in a smaller batch they are made.
+            if rows > 1 && together > MOST_OF_EVENTS {
+                return resources_err!("{function} asks for {together} {IN_ONE_BATCH}; the most is {MOST_OF_EVENTS}");
             }
         }
         Bound::Together { rows: all, most: most_together } => {

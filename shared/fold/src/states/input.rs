@@ -75,6 +75,20 @@ impl Input {
     /// # Errors
     /// DataFusion's failure.
     pub async fn fold(&self, rows: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
+        let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
+        match self.fold_at_once(rows).await {
+            // What is made of all of them is too large; of one event it is bounded.
+            Err(error) if error.is_of_batch_size() && count > 1 => {
+                let (first, second) = halves(rows, count / 2);
+                let mut states = Box::pin(self.fold(&first)).await?;
+                states.extend(Box::pin(self.fold(&second)).await?);
+                Ok(states)
+            }
+            folded => folded,
+        }
+    }
+
+    async fn fold_at_once(&self, rows: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
         let Some(scanned) = &self.scanned else { return Ok(vec![]) };
         let rows = rows.iter().map(|batch| pick(batch, scanned)).collect::<Result<Vec<_>>>()?;
         let leaf: Arc<dyn ExecutionPlan> = MemorySourceConfig::try_new_exec(&[rows], Arc::clone(scanned), None)?;
@@ -109,6 +123,18 @@ impl Input {
         let states = collect(self.view.partial(input)?, self.engine.task()).await?;
         states.into_iter().map(|batch| self.view.to_stored(batch)).collect()
     }
+}
+
+/// The first `count` rows, and the others.
+fn halves(rows: &[RecordBatch], count: usize) -> (Vec<RecordBatch>, Vec<RecordBatch>) {
+    let (mut first, mut second, mut left) = (vec![], vec![], count);
+    for batch in rows {
+        let here = left.min(batch.num_rows());
+        first.push(batch.slice(0, here));
+        second.push(batch.slice(here, batch.num_rows() - here));
+        left -= here;
+    }
+    (first, second)
 }
 
 /// The columns of `schema`, by name.
