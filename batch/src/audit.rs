@@ -19,7 +19,8 @@ use bifold_fold::{Dedup, Engine, View};
 use bifold_ledger::{ChangeKind, File, Ledger, Part, Span, TopicPartition, VersionId};
 use bifold_store::SourceFiles;
 use datafusion::datasource::MemTable;
-use datafusion::physical_plan::collect;
+use datafusion::physical_plan::execute_stream;
+use futures::StreamExt;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -245,6 +246,11 @@ pub async fn view(
 /// How many of these events a view aggregates.
 async fn counted(engine: &Engine, view: &View, rows: Vec<RecordBatch>) -> Result<u64, Error> {
     let table = Arc::new(MemTable::try_new(view.source.schema(), vec![rows])?);
-    let out = collect(view.input_plan(engine, table).await?, engine.task()).await?;
-    Ok(out.iter().map(|batch| batch.num_rows() as u64).sum())
+    // Unnested they may be very many more: they are counted as they come.
+    let mut out = execute_stream(view.input_plan(engine, table).await?, engine.task())?;
+    let mut counted = 0;
+    while let Some(batch) = out.next().await {
+        counted += batch?.num_rows() as u64;
+    }
+    Ok(counted)
 }

@@ -107,7 +107,18 @@ impl From<bifold_fold::Error> for Error {
 
 /// The damaged file that a scan or its planning came across.
 fn damage(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
-    let (path, why) = bifold_archive::checked::damage_in(error)?;
+    let mut cause = Some(error);
+    // A stream of archived rows or of runs fails with an error of this layer.
+    let ours = std::iter::from_fn(|| {
+        let error = cause?;
+        cause = error.source();
+        Some(error)
+    });
+    let ours = ours.filter_map(|error| match error.downcast_ref::<Error>() {
+        Some(Error::Store(bifold_store::Error::Damaged { path, why })) => Some((path.as_str(), why.as_str())),
+        _ => None,
+    });
+    let (path, why) = bifold_archive::checked::damage_in(error).or_else(|| ours.into_iter().next())?;
     Some(bifold_store::Error::Damaged { path: path.to_string(), why: why.to_string() }.into())
 }
 

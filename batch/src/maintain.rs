@@ -22,6 +22,7 @@ use crate::Error;
 use crate::collect::buffer::sorted;
 use crate::collect::put_rows;
 use crate::recompute::WORTH;
+use crate::runs::Run;
 
 /// How often it is looked whether there is something to do.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -56,11 +57,14 @@ impl Maintain {
     /// Works until `shutdown`. What fails is tried again.
     pub async fn run(self, shutdown: Shutdown) {
         let (mut journal, mut next_sweep) = (None, Instant::now() + self.sweep_every());
-        let (mut orphans, mut under_way) = (HashMap::new(), HashMap::new());
+        let (mut orphans, mut under_way, mut told) = (HashMap::new(), HashMap::new(), None);
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY.min(self.sweep_every())) => {}
                 () = shutdown.cancelled() => return,
+            }
+            if let Err(error) = self.tell_runs(&mut told).await {
+                tracing::debug!(source = self.source.name, %error, "the records of batch runs were not read");
             }
             let sweep = Instant::now() >= next_sweep;
             let done = tokio::select! {
@@ -75,6 +79,25 @@ impl Maintain {
                 next_sweep = Instant::now() + self.sweep_every();
             }
         }
+    }
+
+    /// Tells of the last batch runs, whoever did them: those of a scheduler end with their figures. `told` is the newest one told of.
+    async fn tell_runs(&self, told: &mut Option<Path>) -> Result<(), Error> {
+        let names = self.files.notes(&self.files.layout.batch_runs()).await?;
+        let newer = names.partition_point(|name| told.as_ref().is_some_and(|told| name <= told));
+        for name in &names[newer..] {
+            let Some(bytes) = self.files.note(name).await? else { continue };
+            // What another version of bifold wrote may be unreadable.
+            let Ok(run) = serde_json::from_slice::<Run>(&bytes) else { continue };
+            let (source, outcome) = (self.source.name.clone(), format!("{:?}", run.outcome).to_lowercase());
+            let seconds = run.elapsed_ms as f64 / 1e3;
+            let ended = run.started.timestamp_millis() as f64 / 1e3 + seconds;
+            metrics::gauge!("bifold_batch_last_run_timestamp_seconds", "source" => source.clone(), "outcome" => outcome)
+                .set(ended);
+            metrics::gauge!("bifold_batch_last_run_seconds", "source" => source).set(seconds);
+        }
+        *told = names.last().cloned();
+        Ok(())
     }
 
     fn sweep_every(&self) -> Duration {

@@ -42,7 +42,7 @@ pub(crate) use ordered::held;
 use retention::Times;
 pub(crate) use retention::WORTH;
 pub(crate) use run_file::read_run;
-use run_file::write_run;
+use run_file::{runs_plan, write_run};
 
 /// Runs of a version beyond which an incremental run merges them all.
 const MOST_RUNS: usize = 8;
@@ -390,11 +390,7 @@ impl Recompute {
         }
         let mut keep = plan.keep.clone();
         if keep.len() >= MOST_RUNS {
-            let mut states = vec![];
-            for run in keep.drain(..) {
-                states.extend(view.kept_from(read_run(&self.files, &run).await?, kept_from_us)?);
-            }
-            inputs.push(view.states_plan(states)?);
+            inputs.push(runs_plan(&self.files, &view, keep.drain(..).collect(), kept_from_us)?);
         }
         let states = match inputs.len() {
             0 => view.states_plan(vec![])?,

@@ -2,11 +2,13 @@
 
 mod rows;
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
@@ -14,7 +16,10 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bifold_config::Serve;
+use bifold_fold::memory::{Held, Shared};
 use bifold_ledger::Ledger;
+use http_body::{Frame, SizeHint};
+use http_body_util::Full;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -93,7 +98,7 @@ async fn sql(State(api): State<Arc<Api>>, body: Result<Bytes, BytesRejection>) -
     let at_least = AtLeast::parse(request.at_least.as_deref())?;
     let limits = api.limits(request.timeout_ms)?;
     let answered = query(&api.catalog, &request.sql, &at_least, limits).await;
-    let answered = answered.and_then(body_of);
+    let answered = answered.and_then(|answer| body_of(answer, api.catalog.engine.shared()));
     note_query("/v1/sql", started, &answered);
     answered
 }
@@ -115,23 +120,62 @@ fn read(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
     })
 }
 
-/// The body of an answer.
-pub(crate) fn body_of(answer: Answer) -> Result<Response, Problem> {
-    let mut rows = vec![];
-    for batch in &answer.batches {
-        rows.extend(json::rows(batch).map_err(|e| Problem::internal(e.to_string()))?);
+/// The body of an answer: its text alone is in memory, and counts as long as the client takes it.
+pub(crate) fn body_of(answer: Answer, shared: &Arc<Shared>) -> Result<Response, Problem> {
+    let failed = |e: String| Problem::internal(e);
+    let mut text = b"{\"columns\":".to_vec();
+    let write =
+        |text: &mut Vec<u8>, value: &Value| serde_json::to_writer(text, value).map_err(|e| failed(e.to_string()));
+    write(&mut text, &json::columns(&answer.schema).into())?;
+    text.extend_from_slice(b",\"rows\":[");
+    let mut first = true;
+    for batch in answer.batches {
+        for row in json::rows(&batch).map_err(|e| failed(e.to_string()))? {
+            if !std::mem::take(&mut first) {
+                text.push(b',');
+            }
+            write(&mut text, &row)?;
+        }
     }
-    let mut body = json!({
-        "columns": json::columns(&answer.schema),
-        "rows": rows,
-        "coverage": answer.coverage,
-        "as_of": chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
-        "truncated": answer.truncated,
-    });
+    text.extend_from_slice(b"],\"coverage\":");
+    write(&mut text, &json!(answer.coverage))?;
+    let as_of = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+    text.extend_from_slice(format!(",\"as_of\":\"{as_of}\",\"truncated\":{}", answer.truncated).as_bytes());
     if !answer.warnings.is_empty() {
-        body["warnings"] = answer.warnings.iter().map(Warning::json).collect();
+        text.extend_from_slice(b",\"warnings\":");
+        let warnings: Value = answer.warnings.iter().map(Warning::json).collect();
+        write(&mut text, &warnings)?;
     }
-    Ok(axum::Json(body).into_response())
+    text.push(b'}');
+    let held = shared.hold(text.capacity());
+    let body = Body::new(Counted { body: Full::new(text.into()), _held: held });
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// A body that counts until it is sent or given up.
+struct Counted {
+    body: Full<Bytes>,
+    _held: Held,
+}
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::convert::Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 async fn views(State(api): State<Arc<Api>>) -> Result<Response, Problem> {

@@ -4,6 +4,9 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{Expr, GroupByExpr, ObjectName, Query, Select, Statement, Visit, Visitor};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use crate::problem::Problem;
 
@@ -11,6 +14,8 @@ use crate::problem::Problem;
 const NAME: usize = 1_024;
 /// Expressions within each other; a chain of n operators is n deep.
 const DEPTH: usize = 1_000;
+/// The same as a text shows it: a comparison beside an AND counts for two there.
+const TEXT_DEPTH: usize = 3 * DEPTH;
 /// Expressions in all.
 const EXPRESSIONS: usize = 50_000;
 /// Tables, each WITH counted as often as it is read.
@@ -27,6 +32,51 @@ pub(crate) fn check(statement: &Statement) -> Result<(), Problem> {
         ControlFlow::Break(problem) => Err(problem),
         ControlFlow::Continue(()) => Ok(()),
     }
+}
+
+/// Refuses a text whose expressions go so deep that even parsing it, and letting go of what was parsed, takes a stack of a hundred
+/// megabytes. What this lets through, [`check`] judges exactly.
+///
+/// # Errors
+/// [`Problem::limit`].
+pub(crate) fn check_text(sql: &str) -> Result<(), Problem> {
+    // What cannot be read as tokens, the parser says better.
+    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, sql).tokenize() else { return Ok(()) };
+    // The operators since the last comma, in each parenthesis that is open.
+    let (mut levels, mut below, mut sets) = (vec![], 0usize, 0usize);
+    let mut here = 0usize;
+    for token in &tokens {
+        match token {
+            Token::LParen | Token::LBracket => {
+                levels.push(here + 1);
+                below += here + 1;
+                here = 0;
+            }
+            Token::RParen | Token::RBracket => {
+                here = levels.pop().unwrap_or(0);
+                below = below.saturating_sub(here);
+            }
+            Token::Comma | Token::SemiColon => here = 0,
+            Token::Word(word) => match word.keyword {
+                Keyword::SELECT | Keyword::FROM | Keyword::WHERE | Keyword::HAVING | Keyword::ON | Keyword::GROUP => {
+                    here = 0
+                }
+                Keyword::UNION | Keyword::INTERSECT | Keyword::EXCEPT => sets += 1,
+                Keyword::AND | Keyword::OR | Keyword::NOT | Keyword::IS | Keyword::LIKE | Keyword::CASE => here += 1,
+                Keyword::BETWEEN | Keyword::ILIKE | Keyword::COLLATE | Keyword::AT | Keyword::IN => here += 1,
+                _ => {}
+            },
+            Token::Whitespace(_) | Token::Number(..) | Token::SingleQuotedString(_) | Token::Period => {}
+            _ => here += 1,
+        }
+        if below + here > TEXT_DEPTH || sets > DEPTH {
+            let hint = "ask for less at once";
+            return Err(Problem::limit(format!(
+                "the query has more than {DEPTH} expressions within each other; {hint}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 #[derive(Default)]

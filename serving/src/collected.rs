@@ -2,11 +2,11 @@
 //! row, each as large as the frame, and DataFusion counts none of them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, FieldRef};
-use datafusion::common::{Result, ScalarValue, resources_err};
+use datafusion::common::{Result, ScalarValue};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion::functions_aggregate::array_agg::array_agg_udaf;
 use datafusion::functions_aggregate::string_agg::string_agg_udaf;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
@@ -15,29 +15,23 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, GroupsAccumulator, ReversedUDAF, Signature,
 };
 
-/// Both, for one query of so much memory.
-pub(crate) fn all(memory: u64) -> [AggregateUDF; 2] {
-    let made = Made { bytes: Arc::default(), most: memory };
+/// Both, for one query with this memory.
+pub(crate) fn all(memory: &Arc<dyn MemoryPool>) -> [AggregateUDF; 2] {
+    let held = MemoryConsumer::new("the values that array_agg and string_agg make").register(memory);
+    let made = Made { held: Arc::new(held) };
     [array_agg_udaf(), string_agg_udaf()].map(|original| AggregateUDF::from(Collected { original, made: made.clone() }))
 }
 
 /// What a query's calls have made together.
 #[derive(Clone, Debug)]
 struct Made {
-    bytes: Arc<AtomicU64>,
-    most: u64,
+    held: Arc<MemoryReservation>,
 }
 
 impl Made {
     fn add(&self, value: ScalarValue) -> Result<ScalarValue> {
-        let size = value.size() as u64;
-        match self.bytes.fetch_add(size, Ordering::Relaxed) + size > self.most {
-            true => resources_err!(
-                "the values that array_agg and string_agg make are more than {} bytes together",
-                self.most
-            ),
-            false => Ok(value),
-        }
+        self.held.try_grow(value.size())?;
+        Ok(value)
     }
 }
 

@@ -105,6 +105,11 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "overflow", "A value overflows its type", detail).with("hint", hint)
     }
 
+    /// Others leave no room now.
+    pub fn too_many(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many", "Too much is asked for at once", detail)
+    }
+
     /// The query took too long.
     pub fn timeout(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", "The query took too long", detail)

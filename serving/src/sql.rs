@@ -8,6 +8,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use bifold_fold::buffers::Buffers;
+use bifold_fold::memory::OTHERS;
 use bifold_fold::{Engine, readable};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::datasource::MemTable;
@@ -232,7 +233,7 @@ pub fn context_with<'a>(
 ) -> Result<SessionContext, Problem> {
     let context = engine.query_context(memory).map_err(|e| Problem::internal(e.to_string()))?;
     context.register_udaf(sum());
-    collected::all(memory).into_iter().for_each(|function| context.register_udaf(function));
+    collected::all(&context.runtime_env().memory_pool).into_iter().for_each(|function| context.register_udaf(function));
     for (name, schema, rows) in tables {
         let fields = schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
@@ -249,6 +250,7 @@ fn parse(sql: &str) -> Result<Statement, Problem> {
     if sql.len() > MOST_BYTES {
         return Err(Problem::limit(format!("a query of {} bytes; the limit is {MOST_BYTES}", sql.len())));
     }
+    bounds::check_text(sql)?;
     let parser = DFParserBuilder::new(sql).with_dialect(&GenericDialect {}).build();
     let mut statements = parser.and_then(|mut p| p.parse_statements()).map_err(|e| wrong(&e))?;
     match (statements.pop_front(), statements.is_empty()) {
@@ -339,6 +341,9 @@ pub fn wrong(error: &DataFusionError) -> Problem {
         }
         DataFusionError::ArrowError(inner, _) if is_beyond_a_type(&inner.to_string()) => beyond_a_type(),
         DataFusionError::Execution(said) if is_beyond_a_type(said) => beyond_a_type(),
+        DataFusionError::ResourcesExhausted(said) if said.contains(OTHERS) => {
+            Problem::too_many(format!("{message} (twice serve.query_memory); ask again in a moment"))
+        }
         DataFusionError::ResourcesExhausted(_) => {
             Problem::limit(format!("the query needs more memory than serve.query_memory: {message}"))
         }

@@ -160,6 +160,9 @@ impl Folds {
                 if fails("speed.record", record.offset) {
                     panic!("a test asked for it");
                 }
+                if fails("speed.slow", record.offset) {
+                    std::thread::sleep(std::time::Duration::from_secs(12));
+                }
                 if group.decoder.rows() >= FOLD_ROWS || group.decoder.bytes() >= FOLD_BYTES {
                     let folded = group.fold_rows(&self.engine, epoch, &mut new_id).await?;
                     (own_events, own_dropped) = (own_events + folded.0, own_dropped + folded.1);

@@ -124,6 +124,21 @@ fn a_record_that_cannot_be_folded_stops_nothing_before_it_and_is_left_out_by_a_q
 }
 
 #[test]
+fn a_fold_that_takes_too_long_is_told_while_it_lasts() {
+    let pipeline = "CREATE TABLE e (n BIGINT) WITH (connector = 'kafka', topic = '{topic}', format = 'json'); \
+        CREATE MATERIALIZED VIEW total AS SELECT count(*) AS c FROM e;";
+    let (case, up) = up_on(pipeline, &[("BIFOLD_FAILS", "speed.slow:5")]);
+    let offsets = case.produce(&up, "e", &[r#"{"n":1}"#; 9]);
+    let place = format!("{}/0 at offset", case.topic);
+    up.wait("it says what it folds", |up| {
+        let ready = up.get("/readyz");
+        ready.status == 503 && ready.text.contains("has taken more than 10 s") && ready.text.contains(&place)
+    });
+    assert_eq!(up.rows("SELECT c FROM total", &offsets), [json!({ "c": 9 })]);
+    up.wait("it is ready again", |up| up.get("/readyz").status == 200);
+}
+
+#[test]
 fn records_of_many_elements_are_archived_in_files_of_flush_rows() {
     let pipeline = "CREATE TABLE e (n BIGINT) WITH (connector = 'kafka', topic = '{topic}', format = 'json'); \
         CREATE MATERIALIZED VIEW total AS SELECT count(*) AS c, sum(n) AS s FROM e;";

@@ -1,18 +1,24 @@
 //! Writing and reading the runs of a batch view.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use bifold_fold::{Engine, View};
 use bifold_ledger::File;
 use bifold_store::SourceFiles;
+use datafusion::error::DataFusionError;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::StreamExt;
 use object_store::buffered::BufWriter;
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
@@ -107,4 +113,63 @@ pub(crate) async fn read_run(files: &SourceFiles, run: &File) -> Result<Vec<Reco
     let bytes = files.get(run).await?;
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?;
     Ok(reader.collect::<Result<_, _>>()?)
+}
+
+/// A plan that gives the states of runs in the form that merges, without groups from before a time. One file's bytes are in memory at a time.
+pub(super) fn runs_plan(
+    files: &SourceFiles,
+    view: &Arc<View>,
+    runs: Vec<File>,
+    kept_from_us: Option<i64>,
+) -> Result<Arc<dyn ExecutionPlan>, Error> {
+    let schema = view.states_plan(vec![])?.schema();
+    let runs = Runs { files: files.clone(), view: Arc::clone(view), runs, kept_from_us, schema: Arc::clone(&schema) };
+    let partition: Arc<dyn PartitionStream> = Arc::new(runs);
+    Ok(Arc::new(StreamingTableExec::try_new(schema, vec![partition], None, vec![], false, None)?))
+}
+
+#[derive(Debug)]
+struct Runs {
+    files: SourceFiles,
+    view: Arc<View>,
+    runs: Vec<File>,
+    kept_from_us: Option<i64>,
+    schema: SchemaRef,
+}
+
+/// Where a stream of runs stands.
+struct Reading {
+    runs: VecDeque<File>,
+    reader: Option<ParquetRecordBatchReader>,
+}
+
+impl PartitionStream for Runs {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let (files, view, kept_from_us) = (self.files.clone(), Arc::clone(&self.view), self.kept_from_us);
+        let reading = Reading { runs: self.runs.clone().into(), reader: None };
+        let stream = futures::stream::try_unfold(reading, move |mut reading| {
+            let (files, view) = (files.clone(), Arc::clone(&view));
+            async move {
+                let failed = |error: Error| DataFusionError::External(Box::new(error));
+                loop {
+                    if let Some(batch) = reading.reader.as_mut().and_then(Iterator::next) {
+                        let kept = view.kept_from(vec![batch?], kept_from_us).map_err(|e| failed(e.into()))?;
+                        let merged = view.in_merged_form(kept).map_err(|e| failed(e.into()))?;
+                        if let Some(batch) = merged.into_iter().find(|batch| batch.num_rows() > 0) {
+                            return Ok(Some((batch, reading)));
+                        }
+                        continue;
+                    }
+                    let Some(run) = reading.runs.pop_front() else { return Ok(None) };
+                    let bytes = files.get(&run).await.map_err(|e| failed(e.into()))?;
+                    reading.reader = Some(ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?);
+                }
+            }
+        });
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream))
+    }
 }

@@ -62,7 +62,7 @@ async fn rows_of(api: &Api, name: String, text: Option<String>) -> Result<Respon
     }
     let mut answered = collect(frame, limits.deadline, limit).await?;
     answered.coverage = vec![found.coverage.clone()];
-    body_of(answered)
+    body_of(answered, api.catalog.engine.shared())
 }
 
 fn parse(text: &str) -> Result<Wanted, Problem> {

@@ -8,13 +8,14 @@ use datafusion::catalog::MemoryCatalogProviderList;
 use datafusion::error::Result;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, GreedyMemoryPool};
+use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionStateBuilder, TaskContext};
 use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::SessionConfig;
 
 use crate::dialect::TODAY;
+use crate::memory::{QueryPool, Shared};
 use crate::{exact, functions, sql, times, unnest};
 
 /// The stack of every thread that plans SQL: planning recurses once per operator of a chain.
@@ -31,6 +32,7 @@ const SMALL: u64 = 16 << 10;
 pub struct Engine {
     first: SessionContext,
     today: SessionContext,
+    shared: Arc<Shared>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -59,7 +61,7 @@ impl Engine {
     fn build(runtime: RuntimeEnvBuilder, threads: usize) -> Result<Self> {
         let runtime = runtime.build_arc()?;
         let first = Self::context_in(Dialect::FIRST, Arc::clone(&runtime), threads);
-        Ok(Self { first, today: Self::context_in(TODAY, runtime, threads) })
+        Ok(Self { first, today: Self::context_in(TODAY, runtime, threads), shared: Arc::default() })
     }
 
     fn context_in(dialect: Dialect, runtime: Arc<RuntimeEnv>, threads: usize) -> SessionContext {
@@ -116,16 +118,18 @@ impl Engine {
             let config = state.config().clone().with_batch_size(rows);
             SessionContext::new_with_state(SessionStateBuilder::new_from_existing(state).with_config(config).build())
         };
-        Self { first: smaller(&self.first), today: smaller(&self.today) }
+        Self { first: smaller(&self.first), today: smaller(&self.today), shared: self.shared }
     }
 
-    /// A context of its own for one query, which ends with `ResourcesExhausted` beyond `memory` bytes: it does not spill.
+    /// A context of its own for one query, which ends with `ResourcesExhausted` beyond `memory` bytes, or where all queries take
+    /// twice that: it does not spill.
     ///
     /// # Errors
     /// The runtime cannot be built.
     pub fn query_context(&self, memory: u64) -> Result<SessionContext> {
         let state = self.today.state();
-        let pool = GreedyMemoryPool::new(usize::try_from(memory).unwrap_or(usize::MAX));
+        let most = usize::try_from(memory).unwrap_or(usize::MAX / 4).min(usize::MAX / 4);
+        let pool = QueryPool::new(most, Arc::clone(&self.shared));
         let runtime = RuntimeEnvBuilder::from_runtime_env(state.runtime_env())
             .with_memory_pool(Arc::new(pool))
             .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
@@ -140,6 +144,11 @@ impl Engine {
             .with_optimizer_rules(exact::optimizer_rules(Some((memory / 2 / ROWS_OF_A_BATCH).max(SMALL))))
             .build();
         Ok(SessionContext::new_with_state(state))
+    }
+
+    /// The memory that queries share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// The context of today's dialect.

@@ -26,6 +26,7 @@ pub mod error;
 mod exact;
 mod functions;
 pub mod live;
+pub mod memory;
 pub mod pipeline;
 mod readable;
 mod rewrite;

@@ -123,8 +123,16 @@ impl View {
     /// # Errors
     /// States of another view.
     pub fn states_plan(&self, states: Vec<RecordBatch>) -> Result<Arc<dyn ExecutionPlan>> {
-        let states = states.into_iter().map(|batch| self.to_merged(batch)).collect::<Result<Vec<_>>>()?;
+        let states = self.in_merged_form(states)?;
         Ok(MemorySourceConfig::try_new_exec(&[states], Arc::clone(&self.merged), None)?)
+    }
+
+    /// Stored states in the form that merges.
+    ///
+    /// # Errors
+    /// States of another view.
+    pub fn in_merged_form(&self, states: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+        states.into_iter().map(|batch| self.to_merged(batch)).collect()
     }
 
     /// States as `AggregateExec` gives them, in the stored form.
