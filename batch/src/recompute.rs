@@ -390,7 +390,7 @@ impl Recompute {
         }
         let mut keep = plan.keep.clone();
         if keep.len() >= MOST_RUNS {
-            inputs.push(runs_plan(&self.files, &view, keep.drain(..).collect(), kept_from_us)?);
+            inputs.push(runs_plan(&self.files, &view, std::mem::take(&mut keep), kept_from_us)?);
         }
         let states = match inputs.len() {
             0 => view.states_plan(vec![])?,

@@ -126,7 +126,7 @@ pub(crate) fn body_of(answer: Answer, shared: &Arc<Shared>) -> Result<Response, 
     let mut text = b"{\"columns\":".to_vec();
     let write =
         |text: &mut Vec<u8>, value: &Value| serde_json::to_writer(text, value).map_err(|e| failed(e.to_string()));
-    write(&mut text, &json::columns(&answer.schema).into())?;
+    write(&mut text, &json::columns(&answer.schema))?;
     text.extend_from_slice(b",\"rows\":[");
     let mut first = true;
     for batch in answer.batches {

@@ -581,7 +581,7 @@ fn fold_chunk(
     chunk: &Chunk,
     folds: &mut Folds,
     epoch: &mut Epoch,
-) -> Result<(), Failed> {
+) -> Result<(), Box<Failed>> {
     let mut fold = |part: &Chunk| {
         let before = epoch.clone();
         going.watch.begin(part);
@@ -589,7 +589,7 @@ fn fold_chunk(
             Ok(newest) => epoch.newest_event_us = epoch.newest_event_us.max(newest),
             Err(error) => {
                 *epoch = before;
-                return Err(Failed::new(error, part));
+                return Err(Box::new(Failed::new(error, part)));
             }
         }
         Ok(())
