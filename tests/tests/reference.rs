@@ -67,6 +67,7 @@ fn every_path_and_every_problem_is_documented() {
             "METHOD_NOT_ALLOWED" => 405,
             "PAYLOAD_TOO_LARGE" => 413,
             "UNPROCESSABLE_ENTITY" => 422,
+            "TOO_MANY_REQUESTS" => 429,
             "INTERNAL_SERVER_ERROR" => 500,
             "SERVICE_UNAVAILABLE" => 503,
             "GATEWAY_TIMEOUT" => 504,
