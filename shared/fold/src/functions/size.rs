@@ -53,7 +53,7 @@ pub(super) enum Bound {
 /// The most bytes or elements that a call of a query may ask for in a batch, if the query's memory has room for them.
 pub(crate) const MOST_TOGETHER: u64 = 1 << 26;
 /// The most bytes or elements that a call of a view makes of the events of one batch.
-const MOST_OF_EVENTS: i128 = 1 << 28;
+const MOST_OF_EVENTS: i128 = 1 << 26;
 /// What the failure of a batch says that a smaller one would not have.
 pub(crate) const IN_ONE_BATCH: &str = "in one batch of events";
 /// The least that each of many calls has.
