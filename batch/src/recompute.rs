@@ -307,6 +307,8 @@ impl Recompute {
         boundary: &Offsets,
         purpose: Purpose,
     ) -> Result<Built, Error> {
+        let scratch = |source| Error::Scratch { folder: self.scratch.display().to_string(), source };
+        std::fs::create_dir_all(&self.scratch).map_err(scratch)?;
         let usual = Engine::with_limit(self.memory, &self.scratch, threads())?;
         let mut built = self.build_by(&usual, ledger, plan, boundary, purpose).await;
         for rows in SMALL_BATCHES {
@@ -345,8 +347,6 @@ impl Recompute {
         purpose: Purpose,
     ) -> Result<Built, Error> {
         let started = Instant::now();
-        let scratch = |source| Error::Scratch { folder: self.scratch.display().to_string(), source };
-        std::fs::create_dir_all(&self.scratch).map_err(scratch)?;
         let state = &ledger.versions[&plan.version];
         let view = compile_stored(engine, state.into()).await?;
         if view.version != plan.version {

@@ -320,3 +320,18 @@ fn a_view_that_needs_too_much_memory_keeps_no_other_from_being_published() {
     let verified = ask(&case, &up, &["verify"]).json();
     assert!(verified.len() == 4 && verified.iter().all(|row| row["equal"] == true), "{verified:?}");
 }
+
+#[test]
+fn a_batch_run_makes_the_scratch_folder_that_it_needs() {
+    let case = one_partition(COUNTS);
+    let mut up = up(&case);
+    let offsets = case.produce(&up, "e", &[LINE]);
+    answer(&up, "SELECT * FROM v", &offsets);
+    assert_eq!(up.terminate(), Some(0));
+    // As on a machine, or in a pod, where nothing ran before.
+    let elsewhere = case.path("never-used");
+    let elsewhere = elsewhere.to_str().expect("UTF-8");
+    let store = format!("file://{}", case.store_folder().display());
+    let ran = case.run(&["batch", "run", "--full", "--data-dir", elsewhere, "--store", &store]);
+    assert_eq!(only(ran.json())["groups"], 1);
+}
