@@ -112,6 +112,11 @@ async fn create_topics(context: &Context, append: bool) -> Result<(), Exit> {
         within(context.config.startup_timeout.unwrap_or(Duration::MAX), &context.log_name(), made).await?;
     }
     for source in context.pipeline.sources.iter().filter(|_| !append) {
+        // A demo that goes on after it was killed knows its own records.
+        let journal = bifold_store::Journal::open(context.files(&source.name)?, "cli").await?;
+        if journal.ledger().exists() {
+            continue;
+        }
         let found = bifold_log::survey(&*log, &source.topics).await?;
         if let Some((at, _)) = found.bounds.iter().find(|(_, bounds)| bounds.end > 0) {
             return Err(Exit::Usage(format!(
