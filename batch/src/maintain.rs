@@ -81,7 +81,8 @@ impl Maintain {
         }
     }
 
-    /// Tells of the last batch runs, whoever did them: those of a scheduler end with their figures. `told` is the newest one told of.
+    /// Exports figures of the last batch runs from their records in the store: a job of a scheduler takes its own metrics with it when it
+    /// ends. `told` names the newest record that was exported.
     async fn tell_runs(&self, told: &mut Option<Path>) -> Result<(), Error> {
         let names = self.files.notes(&self.files.layout.batch_runs()).await?;
         let newer = names.partition_point(|name| told.as_ref().is_some_and(|told| name <= told));

@@ -87,7 +87,7 @@ fn place_of(chunk: &Chunk) -> String {
     first.unwrap_or_else(|| "no record".to_string())
 }
 
-/// Watches folds from outside: one that takes too long is told, with the place, while it lasts.
+/// Watches the fold from another task. While a fold takes too long, the component names the offset where it began.
 #[derive(Debug)]
 pub(crate) struct Watch {
     folding: Arc<Mutex<Folding>>,

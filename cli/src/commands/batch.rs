@@ -65,7 +65,7 @@ pub(crate) async fn reports(
                 if let bifold_batch::Error::Views { published, .. } = &error {
                     done.extend(published.iter().cloned());
                 }
-                // Of the others the first is told at the end.
+                // The first failure ends the command; the others are printed here.
                 match ended {
                     Ok(()) => ended = Err(error.into()),
                     Err(_) => eprintln!("error: source {}: {error}", source.name),

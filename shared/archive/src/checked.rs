@@ -20,7 +20,7 @@ use tokio::sync::OnceCell;
 use crate::file::{Segment, segments_of};
 
 /// The store, which answers reads of known files only with bytes that were checked against what the ledger says. A read of a part
-/// reads the segments that it lies in; a file that was written without their checksums is read whole once, before its first read.
+/// reads the segments that it lies in; the store reads a whole file once before the first scan if the file has no checksums of its parts.
 pub struct CheckedStore {
     files: SourceFiles,
     known: HashMap<Path, Known>,

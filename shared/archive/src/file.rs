@@ -100,7 +100,7 @@ fn segments(groups: &[RowGroupMetaData], end: usize) -> Result<Vec<std::ops::Ran
     let ends = starts.iter().skip(1).copied().chain(std::iter::once(end));
     let segments: Vec<_> = starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect();
     match segments.iter().any(|segment| segment.start > segment.end) {
-        true => Err(ParquetError::General("a column lies behind the footer's start".to_string())),
+        true => Err(ParquetError::General("a column starts after the footer".to_string())),
         false => Ok(segments),
     }
 }

@@ -139,7 +139,7 @@ mod tests {
         assert!(first.try_grow(101 * MIB).is_err_and(|error| !error.to_string().contains(OTHERS)));
         first.try_grow(100 * MIB).expect("alone it may take all of its own");
         second.try_grow(100 * MIB).expect("so may another");
-        let refused = last.try_grow(20 * MIB).expect_err("there is no room for a third");
+        let refused = last.try_grow(20 * MIB).expect_err("two queries take all of the shared memory");
         assert!(refused.to_string().contains(OTHERS), "{refused}");
         last.try_grow(4 * MIB).expect("what is small is its own");
         drop(first);

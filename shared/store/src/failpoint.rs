@@ -12,7 +12,8 @@ pub fn failpoint(name: &str) {
     let _ = name;
 }
 
-/// Whether a test asked that what stands at `place` fails here, each time: `BIFOLD_FAILS=name:place`. Never in a release build.
+/// Whether a test asked for a failure at `place`, such as an offset, by `BIFOLD_FAILS=name:place`. It fails at every visit; a release
+/// build never fails here.
 #[inline]
 pub fn fails(name: &str, place: i64) -> bool {
     #[cfg(debug_assertions)]
